@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** All of lockstep's public headers. */
+#ifndef LOCKSTEP_LOCKSTEP_H
+#define LOCKSTEP_LOCKSTEP_H
+
+#include <lockstep/config.h>
+#include <lockstep/dataset.h>
+#include <lockstep/graph.h>
+#include <lockstep/group.h>
+#include <lockstep/optimizer.h>
+#include <lockstep/plan.h>
+#include <lockstep/sampler.h>
+#include <lockstep/status.h>
+#include <lockstep/train.h>
+#include <lockstep/version.h>
+
+#endif

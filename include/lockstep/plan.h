@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The plan of a run: batch and epoch arithmetic, the learning rate and its schedule. Pure functions.
+ *
+ * Words: a step has K = global batch / local batch leaves; world W workers, each with `accumulate` leaves per
+ * step; P processes play the W workers. kappa = global batch / reference batch.
+ */
+#ifndef LOCKSTEP_PLAN_H
+#define LOCKSTEP_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lockstep/export.h>
+#include <lockstep/status.h>
+
+LKS_BEGIN_DECLS
+
+typedef enum lks_tail {
+    LKS_TAIL_EXACT, /* the last step of an epoch uses the samples that are left, each once */
+    LKS_TAIL_DROP,  /* whole steps only */
+    LKS_TAIL_PAD,   /* the order is repeated from its start up to a multiple of the world */
+} lks_tail;
+
+typedef enum lks_reduction {
+    LKS_REDUCTION_MEAN, /* sum over all samples of the step / their number */
+    LKS_REDUCTION_SUM,  /* sum over all samples of the step / local batch */
+} lks_reduction;
+
+typedef enum lks_lr_rule { LKS_LR_NONE, LKS_LR_LINEAR, LKS_LR_SQRT } lks_lr_rule;
+typedef enum lks_lr_schedule { LKS_SCHEDULE_CONSTANT, LKS_SCHEDULE_COSINE } lks_lr_schedule;
+typedef enum lks_warmup_from { LKS_WARMUP_FROM_REFERENCE, LKS_WARMUP_FROM_ZERO } lks_warmup_from;
+
+/** What a plan is computed from. 0 (or NaN, where said) means "not given". */
+typedef struct lks_plan_config {
+    int64_t n_samples;    /* samples of the training set, after any limit; >= 1 */
+    int64_t processes;    /* P; 0: chosen from usable_cores */
+    int64_t usable_cores; /* for choosing P; 0: ask the machine */
+    int64_t world;        /* W; 0: as many as processes */
+    int64_t local_batch;  /* b */
+    int64_t accumulate;   /* A */
+    int64_t global_batch; /* B = b * W * A */
+    lks_tail tail;
+    int64_t epochs; /* exactly one of epochs, steps, samples */
+    int64_t steps;
+    int64_t samples; /* rounded up to a whole step */
+    lks_reduction reduction;
+    double base_lr; /* > 0 */
+    lks_lr_rule lr_rule;
+    int64_t reference_batch; /* needed by every rule but none */
+    double warmup_epochs;    /* >= 0; may be fractional */
+    lks_warmup_from warmup_from;
+    lks_lr_schedule schedule;
+} lks_plan_config;
+
+/** Mean reduction, exact tail, 1 epoch, rate 0.01, no rule, constant schedule; n_samples and the batch must
+ * be set. */
+LKS_API lks_plan_config lks_plan_config_default(void);
+
+typedef struct lks_plan {
+    int64_t n_samples;          /* of the training set */
+    int64_t processes;          /* P */
+    int64_t world;              /* W, a multiple of P */
+    int64_t local_batch;        /* b */
+    int64_t accumulate;         /* A */
+    int64_t global_batch;       /* B: the effective batch */
+    int64_t leaves;             /* K = W * A */
+    int64_t leaves_per_process; /* K / P */
+    lks_tail tail;
+    int64_t
+        samples_per_epoch; /* positions of an epoch: n_samples; rounded to whole steps (drop) or to W (pad) */
+    int64_t steps_per_epoch;
+    int64_t total_steps;
+    int64_t samples;           /* S: samples of the whole run, repeats of `pad` included */
+    double epochs;             /* samples / samples_per_epoch */
+    int64_t last_step_samples; /* samples in the last step of an epoch */
+    lks_reduction reduction;
+    double base_lr;
+    double scaled_lr; /* rule(kappa) * base_lr */
+    double kappa;     /* B / reference batch; 1 without a reference batch */
+    lks_lr_rule lr_rule;
+    int64_t reference_batch; /* 0: not given */
+    double warmup_samples;   /* S_w; 0: no warm-up */
+    int64_t warmup_steps;    /* ceil(S_w / B) */
+    lks_warmup_from warmup_from;
+    lks_lr_schedule schedule;
+    bool same_bits;        /* the run's bits do not depend on P: P = 1 or leaves_per_process a power of two */
+    bool processes_chosen; /* P was chosen here, not given */
+} lks_plan;
+
+/** Computes the plan.
+ *
+ * Returns: LKS_OK; LKS_E_ARG with the arithmetic in the message when the set does not fit, when there are
+ * more workers than samples, when no step would be taken, or when P does not divide W.
+ */
+LKS_API lks_status lks_plan_create(const lks_plan_config *config, lks_plan *out) LKS_MUST_USE;
+
+/** The learning rate of the step that starts after `samples_seen` samples of the run. Pure. */
+LKS_API double lks_plan_lr(const lks_plan *plan, int64_t samples_seen);
+
+/** Samples of step `step` (0-based, within its epoch) - global_batch but for an epoch's last step. */
+LKS_API int64_t lks_plan_step_samples(const lks_plan *plan, int64_t step);
+
+/** The plan as a table for people. Ownership: the caller frees *out with free(). */
+LKS_API lks_status lks_plan_to_text(const lks_plan *plan, char **out) LKS_MUST_USE;
+
+/** The plan as one JSON object. Ownership: the caller frees *out with free(). */
+LKS_API lks_status lks_plan_to_json(const lks_plan *plan, char **out) LKS_MUST_USE;
+
+LKS_END_DECLS
+
+#endif

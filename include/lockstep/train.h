@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Training: from a config file, or from a program's own data set and graph. */
+#ifndef LOCKSTEP_TRAIN_H
+#define LOCKSTEP_TRAIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lockstep/config.h>
+#include <lockstep/dataset.h>
+#include <lockstep/export.h>
+#include <lockstep/graph.h>
+#include <lockstep/group.h>
+#include <lockstep/optimizer.h>
+#include <lockstep/plan.h>
+#include <lockstep/status.h>
+
+LKS_BEGIN_DECLS
+
+/** Where the time of this member's training steps went, in seconds. */
+typedef struct lks_train_times {
+    double data;             /* reading and normalising samples */
+    double forward_backward; /* kernels, and adding this member's own leaves */
+    double wait;             /* for other members */
+    double reduce;           /* adding gradients over members */
+    double optimizer;        /* updating parameters, gradient norm */
+} lks_train_times;
+
+/** How a run is going; handed to the callback on every member. */
+typedef struct lks_train_progress {
+    int64_t step;              /* steps taken so far, 1 .. total_steps */
+    int64_t epoch;             /* 0-based epoch of that step */
+    int64_t step_in_epoch;     /* 1 .. steps_per_epoch */
+    int64_t samples;           /* samples seen so far */
+    double loss;               /* global mean over the step's samples */
+    double lr;                 /* of that step */
+    double samples_per_second; /* over the epoch so far; 0 before it can be told */
+    bool epoch_end;       /* after the last step of an epoch, once evaluated; test figures are set then */
+    double train_loss;    /* epoch_end: mean over the epoch's samples */
+    double test_loss;     /* epoch_end: NaN without a test set */
+    double test_accuracy; /* epoch_end: NaN without a test set */
+} lks_train_progress;
+
+typedef struct lks_train_result {
+    int64_t steps;             /* taken */
+    double epochs;             /* samples seen / samples per epoch */
+    double train_loss;         /* mean over the samples of the last epoch; NaN if no step was taken */
+    double test_loss;          /* NaN without a test set */
+    double test_accuracy;      /* 0 .. 1; NaN without a test set */
+    double samples_per_second; /* training steps only */
+    double first_step_seconds; /* from the creation of the trainer to the end of the first step */
+    int64_t parameters;        /* number of trained values */
+    uint64_t parameters_hash;  /* XXH64 of all parameters in the plain layout, in graph order */
+    int64_t peak_memory_bytes; /* of this process */
+    lks_train_times times;     /* of this member */
+    int stop_signal;           /* the signal that ended the run before its plan did; 0: none */
+} lks_train_result;
+
+typedef void lks_train_progress_fn(void *context, const lks_train_progress *progress);
+
+typedef struct lks_trainer lks_trainer;
+
+/** What a trainer works with. Everything is borrowed until lks_trainer_destroy. */
+typedef struct lks_trainer_config {
+    lks_group *group; /* its size is the plan's `processes` */
+    const lks_plan *plan;
+    const lks_graph *graph;
+    const lks_dataset *train_set; /* plan->n_samples samples */
+    const lks_dataset *test_set;  /* NULL: no evaluation */
+    lks_optimizer_config optimizer;
+    int64_t seed;                    /* of the initial parameters and of the sampler */
+    int threads;                     /* compute threads of this member; 1 */
+    const char *init_path;           /* safetensors file to start from; NULL: initialise from the seed */
+    const char *output_path;         /* run directory, must not exist; NULL: write nothing */
+    const char *config_yaml;         /* stored in the run directory; NULL: none */
+    int64_t metrics_every_steps;     /* lines in metrics.jsonl; 10 */
+    const volatile int *stop_signal; /* non-zero asks all members to stop at the next step; NULL: never */
+    lks_train_progress_fn *progress; /* called after each step; NULL: none */
+    void *progress_context;
+} lks_trainer_config;
+
+/** Seed 0, one thread, SGD at PyTorch's defaults; group, plan, graph and train_set must be set. */
+LKS_API lks_trainer_config lks_trainer_config_default(void);
+
+/** Compiles the graph, allocates everything that training needs, sets the initial parameters.
+ *
+ * Collective. Returns: LKS_OK; LKS_E_ARG; LKS_E_NOT_FOUND, LKS_E_FORMAT (init file); LKS_E_NOMEM; failures of
+ * the group. When one member fails, all do.
+ */
+LKS_API lks_status lks_trainer_create(const lks_trainer_config *config, lks_trainer **out) LKS_MUST_USE;
+
+/** Trains to the end of the plan, or to a stop signal, evaluating after each epoch.
+ *
+ * Collective. Returns: LKS_OK (also when stopped: see stop_signal); LKS_E_EXISTS (run directory);
+ * LKS_E_NOT_FINITE; LKS_E_IO; failures of the group.
+ */
+LKS_API lks_status lks_trainer_run(lks_trainer *trainer, lks_train_result *out) LKS_MUST_USE;
+
+LKS_API void lks_trainer_destroy(lks_trainer *trainer);
+
+/** The plan of a config on `processes` processes (0: choose), from the data set's headers. Reads, writes
+ * nothing. */
+LKS_API lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out) LKS_MUST_USE;
+
+/** What `lockstep train` adds to a config. */
+typedef struct lks_train_options {
+    const char *init_path; /* as in lks_trainer_config */
+    bool overwrite;        /* replace an existing run directory */
+    const volatile int *stop_signal;
+    lks_train_progress_fn *progress;
+    void *progress_context;
+} lks_train_options;
+
+/** Everything that can be refused about a config before any process starts: plan, run directory, init file.
+ *  Returns: LKS_OK; a status with exit code 2. Writes nothing. */
+LKS_API lks_status lks_train_check(const lks_config *config, int processes, const lks_train_options *options,
+                                   lks_plan *out) LKS_MUST_USE;
+
+/** Trains what the config says as one member of the group. Collective. Returns: as lks_trainer_create and
+ * _run. */
+LKS_API lks_status lks_train(const lks_config *config, lks_group *group, const lks_train_options *options,
+                             lks_train_result *out) LKS_MUST_USE;
+
+/** The result, with the plan's keys, as one JSON object. Ownership: the caller frees *out with free(). */
+LKS_API lks_status lks_train_result_to_json(const lks_train_result *result, const lks_plan *plan,
+                                            char **out) LKS_MUST_USE;
+
+LKS_END_DECLS
+
+#endif

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Setting the text behind lks_error_message(). The function that decides what the error is says so, once. */
+#ifndef LKS_BASE_ERROR_H
+#define LKS_BASE_ERROR_H
+
+#include <lockstep/status.h>
+
+/** Sets the thread's message and returns `status`: `return lks__fail(LKS_E_ARG, "local batch %d ...", b);` */
+lks_status lks__fail(lks_status status, const char *format, ...) LKS_PRINTF(2, 3);
+
+/** As lks__fail, with ": " and the text of `error_number` (an errno value) at the end. */
+lks_status lks__fail_errno(lks_status status, int error_number, const char *format, ...) LKS_PRINTF(3, 4);
+
+/** Puts "<text>: " before the thread's message. Returns `status`. */
+lks_status lks__error_prefix(lks_status status, const char *format, ...) LKS_PRINTF(2, 3);
+
+/** Adds "\nhint: <text>" to the thread's message. Returns `status`. */
+lks_status lks__error_hint(lks_status status, const char *format, ...) LKS_PRINTF(2, 3);
+
+#endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/text.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+static bool reserve(lks__text *text, size_t extra)
+{
+    size_t need = text->length + extra + 1;
+    if (need <= text->capacity)
+        return true;
+    size_t capacity = need * 2;
+    char *data = realloc(text->data, capacity);
+    if (data == NULL)
+        return false;
+    text->data = data;
+    text->capacity = capacity;
+    return true;
+}
+
+void lks__text_add(lks__text *text, const char *format, ...)
+{
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int extra = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    if (extra < 0 || text->failed || !reserve(text, (size_t)extra)) {
+        text->failed = true;
+    } else {
+        vsnprintf(text->data + text->length, (size_t)extra + 1, format, again);
+        text->length += (size_t)extra;
+    }
+    va_end(again);
+}
+
+lks_status lks__text_take(lks__text *text, char **out)
+{
+    *out = NULL;
+    bool ok = !text->failed && reserve(text, 0);
+    if (ok) {
+        text->data[text->length] = '\0';
+        *out = text->data;
+    } else {
+        free(text->data);
+    }
+    *text = (lks__text){0};
+    return ok ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
+}
+
+bool lks__parse_i64(const char *text, int64_t *out)
+{
+    if (!isdigit((unsigned char)text[0]) && text[0] != '-' && text[0] != '+')
+        return false;
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0')
+        return false;
+    *out = value;
+    return true;
+}
+
+bool lks__parse_f64(const char *text, double *out)
+{
+    if (text[0] == '\0' || isspace((unsigned char)text[0]))
+        return false;
+    const char *number = text[0] == '.' && isalpha((unsigned char)text[1]) ? text + 1
+                                                                           : text; /* YAML's .nan, .inf */
+    char *end;
+    errno = 0;
+    double value = strtod(number, &end);
+    bool overflow = errno == ERANGE && (value > 1 || value < -1);
+    if (overflow || end == number || *end != '\0')
+        return false;
+    *out = value;
+    return true;
+}
+
+/* Optimal string alignment distance; words longer than the table are compared by their first letters. */
+static int edit_distance(const char *a, const char *b)
+{
+    enum { MAX = 48 };
+    int d[MAX + 1][MAX + 1];
+    int n = (int)strnlen(a, MAX), m = (int)strnlen(b, MAX);
+    for (int i = 0; i <= n; i++)
+        d[i][0] = i;
+    for (int j = 0; j <= m; j++)
+        d[0][j] = j;
+    for (int i = 1; i <= n; i++) {
+        for (int j = 1; j <= m; j++) {
+            int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+            if (d[i - 1][j] + 1 < best)
+                best = d[i - 1][j] + 1;
+            if (d[i][j - 1] + 1 < best)
+                best = d[i][j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best)
+                best = d[i - 2][j - 2] + 1;
+            d[i][j] = best;
+        }
+    }
+    return d[n][m];
+}
+
+int lks__nearest(const char *word, int n_words, const char *const *words)
+{
+    int nearest = -1, least = 0;
+    for (int i = 0; i < n_words; i++) {
+        int distance = edit_distance(word, words[i]);
+        /* meant: at most two slips, or a third of the longer word */
+        size_t longer = strlen(word) > strlen(words[i]) ? strlen(word) : strlen(words[i]);
+        int allowed = longer / 3 > 2 ? (int)(longer / 3) : 2;
+        if (distance <= allowed && distance < (int)longer && (nearest < 0 || distance < least)) {
+            nearest = i;
+            least = distance;
+        }
+    }
+    return nearest;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Text: a buffer that grows, strict numbers, and the nearest word. */
+#ifndef LKS_BASE_TEXT_H
+#define LKS_BASE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lockstep/status.h>
+
+/** A text that grows. Caller's storage; {0} is empty. A failed allocation is kept and reported by
+ * lks__text_take. */
+typedef struct lks__text {
+    char *data; /* owner only; from malloc, so that users can free() it */
+    size_t length;
+    size_t capacity;
+    bool failed;
+} lks__text;
+
+void lks__text_add(lks__text *text, const char *format, ...) LKS_PRINTF(2, 3);
+
+/** Hands the text over: *out is for free(). The buffer is empty afterwards. Returns: LKS_OK; LKS_E_NOMEM
+ * (*out NULL). */
+lks_status lks__text_take(lks__text *text, char **out) LKS_MUST_USE;
+
+/** The whole of `text` as a number: no blanks, no rest, no overflow; f64 takes nan and inf too. */
+bool lks__parse_i64(const char *text, int64_t *out);
+bool lks__parse_f64(const char *text, double *out);
+
+/** The index of the word nearest to `word` by edit distance (transpositions count once), if near enough to be
+ * meant; else -1. */
+int lks__nearest(const char *word, int n_words, const char *const *words);
+
+#endif

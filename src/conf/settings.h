@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The resolved settings of a run, as a struct. Every field is one row of the option table (options.c), which
+ * alone knows keys, ranges, defaults and documentation. */
+#ifndef LKS_CONF_SETTINGS_H
+#define LKS_CONF_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lockstep/config.h>
+#include <lockstep/optimizer.h>
+#include <lockstep/plan.h>
+
+enum { LKS__MAX_HIDDEN = 32 };
+
+typedef enum lks__model_kind { LKS__MODEL_MLP } lks__model_kind;
+typedef enum lks__data_kind { LKS__DATA_MNIST } lks__data_kind;
+
+/* Integers that may be left out are 0 then. Texts are owned by the config; NULL when not set. */
+typedef struct lks__settings {
+    const char *name;   /* of the run */
+    const char *output; /* run directory; resolved: runs/NAME when not set */
+    int64_t seed;
+    int64_t threads; /* compute threads per process */
+
+    lks__model_kind model_kind;
+    int64_t hidden[LKS__MAX_HIDDEN]; /* mlp: sizes of the hidden layers */
+    int64_t n_hidden;
+
+    lks__data_kind data_kind;
+    const char *data_path;
+    lks_tail tail;
+    int64_t data_limit; /* first samples of the training set; 0: all */
+    double normalize_mean, normalize_std;
+
+    int64_t world, local_batch, accumulate, global_batch;
+    int64_t epochs, steps, samples;
+    lks_reduction reduction;
+
+    lks_optimizer_config optimizer;
+    double base_lr;
+    lks_lr_rule lr_rule;
+    int64_t reference_batch;
+    double warmup_epochs;
+    lks_warmup_from warmup_from;
+    lks_lr_schedule schedule;
+
+    double comm_timeout_s;
+    int64_t metrics_every_steps;
+} lks__settings;
+
+const lks__settings *lks__config_settings(const lks_config *config);
+
+/** Where a key got its value, for messages: "examples/mnist.yaml:7", "the command line", "the default".
+ * Borrowed until the config is destroyed. */
+const char *lks__config_origin(const lks_config *config, const char *key);
+
+#endif

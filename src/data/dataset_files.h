@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The data sets that a config can name. */
+#ifndef LKS_DATA_DATASET_FILES_H
+#define LKS_DATA_DATASET_FILES_H
+
+#include <lockstep/dataset.h>
+
+#include "conf/settings.h"
+
+/** What the training set holds, from headers and file sizes alone (fast). Returns: as lks_dataset_from_idx.
+ */
+lks_status lks__dataset_probe(const lks__settings *settings, lks_dataset_info *out) LKS_MUST_USE;
+
+/** Opens training and test set, normalised as the settings say; the limit holds for the training set. The
+ * test set must have the training set's shape and no further classes. Returns: as lks_dataset_from_idx; on
+ * failure both are NULL. */
+lks_status lks__dataset_open(const lks__settings *settings, lks_dataset **train,
+                             lks_dataset **test) LKS_MUST_USE;
+
+/** Asks the processor to fetch samples that a coming lks_dataset_read will want. */
+void lks__dataset_prefetch(const lks_dataset *dataset, int64_t n, const int64_t *indices);
+
+#endif

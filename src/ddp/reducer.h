@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The reducer: gradients of leaves -> sums over this member's leaves -> sums over all members, in tree
+ * order.
+ *
+ * It knows tensors as (offset, length) in an arena and nothing of layers or optimizers. One step is
+ *
+ *     for each own leaf:  lks__reducer_leaf() -> write the leaf's gradient there -> lks__reducer_leaf_done()
+ *     lks__reducer_step()
+ *
+ * The last call waits until every member's sum is there, walks over this member's chunk in blocks of 4,096
+ * elements, adds each block over the members and hands it to a callback (which updates the parameters of the
+ * block), and waits until every member has done so: one trip through memory, no copies.
+ */
+#ifndef LKS_DDP_REDUCER_H
+#define LKS_DDP_REDUCER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lockstep/group.h>
+#include <lockstep/status.h>
+
+enum { LKS__BLOCK_ELEMS = 4096, LKS__STEP_SUMS = 4 };
+
+typedef struct lks__reducer lks__reducer;
+
+/** One tensor's place in the arena. */
+typedef struct lks__span {
+    int64_t offset_elems;
+    int64_t n_elems;
+} lks__span;
+
+typedef struct lks__reducer_config {
+    lks_group *group; /* borrowed */
+    int64_t arena_elems;
+    int n_tensors;
+    const lks__span *tensors; /* in ascending order, apart from each other; copied */
+    int64_t leaves;           /* m: leaves of this member per step; equal on all members */
+} lks__reducer_config;
+
+/** Collective. Allocates floor(log2 m) + 1 gradient arenas, one of them in shared memory. */
+lks_status lks__reducer_create(const lks__reducer_config *config, lks__reducer **out) LKS_MUST_USE;
+void lks__reducer_destroy(lks__reducer *reducer);
+
+/** The arena in which the step's next leaf writes its gradient (all of it: contents are stale). */
+float *lks__reducer_leaf(lks__reducer *reducer);
+
+/** The leaf is written (empty: it has no samples and counts as +0.0 everywhere; nothing need be written).
+ * Adds it to this member's tree. */
+void lks__reducer_leaf_done(lks__reducer *reducer, bool empty);
+
+/** One block of this member's chunk, reduced. */
+typedef struct lks__block {
+    int tensor;            /* index */
+    int64_t offset_elems;  /* in the arena */
+    int64_t n_elems;       /* 1 .. LKS__BLOCK_ELEMS */
+    const float *grad_sum; /* [n_elems]: the sum over all leaves */
+} lks__block;
+
+/** Called for each block of the chunk. Returns the block's contribution to its tensor's norm (0 if not
+ * wanted). */
+typedef double lks__block_fn(void *context, const lks__block *block);
+
+/** What a step shares besides gradients. */
+typedef struct lks__step_io {
+    double sums[LKS__STEP_SUMS]; /* in: this member's; out: summed over members in tree order, same bits on
+                                    all */
+    int flag;                    /* in: this member's; out: the largest of all */
+    lks__block_fn *block;
+    void *block_context;
+    double *tensor_norm2; /* [n_tensors], or NULL: out: sums of block contributions in tree order, on all
+                             members */
+    double wait_s, reduce_s,
+        block_s; /* out: added up: waiting for others, adding over members, inside the callback */
+} lks__step_io;
+
+/** Collective. Returns: LKS_OK; failures of the group's barrier. */
+lks_status lks__reducer_step(lks__reducer *reducer, lks__step_io *io) LKS_MUST_USE;
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Starts the processes of a run on this machine and watches them. Handles signals, so it belongs to the
+ * command line. */
+#ifndef LKS_LAUNCH_LAUNCH_H
+#define LKS_LAUNCH_LAUNCH_H
+
+#include <stdbool.h>
+
+#include <lockstep/status.h>
+
+typedef struct lks__launch_config {
+    int processes;           /* N >= 1 */
+    const char *const *argv; /* program and arguments, NULL-terminated; found through PATH */
+    bool stop_gently; /* the program stops by itself when asked: Ctrl-C and SIGTERM become one SIGTERM to each
+                         process, a second one kills. false: every signal is passed on, and what is left after
+                         a few seconds is killed */
+} lks__launch_config;
+
+/** Starts N copies with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
+ * OMP_NUM_THREADS (1, when not set) and LOCKSTEP_GROUP_FD set, and returns when all have ended. When one
+ * fails the others are ended.
+ *
+ * No process outlives this one: they die with it, even by SIGKILL.
+ * out: the exit code to end with: 0 when all ended with 0; 2 when every process ended with 2 (bad input:
+ * already told); 128 + n when ended by signal n; else 1. Returns: LKS_OK when the processes were started,
+ * however they ended (a failure is described on stderr: rank, pid, exit code or signal); LKS_E_NOT_FOUND (no
+ * such program); LKS_E_ARG; LKS_E_SYSTEM.
+ */
+lks_status lks__launch(const lks__launch_config *config, int *out) LKS_MUST_USE;
+
+#endif

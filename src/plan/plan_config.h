@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** From settings to the numbers that a plan is computed from. */
+#ifndef LKS_PLAN_PLAN_CONFIG_H
+#define LKS_PLAN_PLAN_CONFIG_H
+
+#include <lockstep/plan.h>
+
+#include "conf/settings.h"
+
+/** n_samples: of the training set, after any limit. processes: 0 to choose. Pure. */
+lks_plan_config lks__plan_config_from_settings(const lks__settings *settings, int64_t n_samples,
+                                               int64_t processes);
+
+/** Adds the plan's keys to a JSON object (json_t of jansson). Returns: LKS_OK; LKS_E_NOMEM. */
+struct json_t;
+lks_status lks__plan_add_json(const lks_plan *plan, struct json_t *object) LKS_MUST_USE;
+
+#endif

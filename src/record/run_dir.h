@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The run directory: config.yaml, plan.json, metrics.jsonl, checkpoints/, model.safetensors. Written by rank
+ * 0. */
+#ifndef LKS_RECORD_RUN_DIR_H
+#define LKS_RECORD_RUN_DIR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lockstep/status.h>
+
+typedef struct lks__run_dir lks__run_dir;
+
+/** Whether a run directory may be created there. Writes nothing.
+ *  Returns: LKS_OK; LKS_E_EXISTS with a hint (--overwrite, output=DIR); with overwrite, LKS_E_EXISTS too when
+ * what is there is no run directory (no plan.json): a stranger's folder is never deleted. */
+lks_status lks__run_dir_check(const char *path, bool overwrite) LKS_MUST_USE;
+
+/** Creates the directory and its parents, writes config.yaml (may be NULL) and plan.json, opens
+ * metrics.jsonl. With overwrite an earlier run's files are removed first. Returns: as check; LKS_E_IO. */
+lks_status lks__run_dir_create(const char *path, bool overwrite, const char *config_yaml,
+                               const char *plan_json, lks__run_dir **out) LKS_MUST_USE;
+
+/** Flushes and closes; the files stay. NULL is fine. */
+void lks__run_dir_close(lks__run_dir *dir);
+
+/** One line of metrics.jsonl: a training step. */
+typedef struct lks__step_metrics {
+    int64_t step; /* 1-based */
+    int64_t samples;
+    int64_t epoch;                        /* 0-based */
+    double lr, loss, accuracy, grad_norm; /* NaN becomes null */
+    double seconds;                       /* since the first step began */
+} lks__step_metrics;
+
+/** One line of metrics.jsonl: an epoch's end. */
+typedef struct lks__epoch_metrics {
+    int64_t step, samples, epoch;
+    double train_loss, test_loss, test_accuracy, samples_per_second, seconds;
+} lks__epoch_metrics;
+
+/** Buffered; an error is reported by lks__run_dir_flush. Allocate nothing. */
+void lks__run_dir_log_step(lks__run_dir *dir, const lks__step_metrics *metrics);
+void lks__run_dir_log_epoch(lks__run_dir *dir, const lks__epoch_metrics *metrics);
+lks_status lks__run_dir_flush(lks__run_dir *dir) LKS_MUST_USE;
+
+/** The path of a file in the directory, "runs/x/model.safetensors". Ownership: the caller lks__free()s it;
+ * NULL: no memory. */
+char *lks__run_dir_path(const lks__run_dir *dir, const char *file);
+
+#endif
