@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** What the commands share: one file per command, which parses, calls the public API, and prints.
+ *
+ * Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed while running, 2 bad input,
+ * 128 + n ended by signal n. */
+#ifndef LKS_CLI_CLI_H
+#define LKS_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <lockstep/config.h>
+#include <lockstep/export.h>
+#include <lockstep/status.h>
+
+/* The commands. argv[0] is the command's name ("plan"). Each returns the exit code. */
+int cmd_plan(int argc, char **argv);
+int cmd_train(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+
+enum { CLI_BAD_INPUT = 2, CLI_MAX_OVERRIDES = 256 };
+
+/** What a command line can hold. Texts are borrowed from argv. */
+typedef struct cli_args {
+    const char *config; /* path; NULL for a command that takes a program */
+    int processes;      /* -n; 0: not given */
+    bool json;
+    bool overwrite;
+    const char *init;   /* --init FILE; NULL: not given */
+    const char *output; /* --output DIR; NULL: not given */
+    int n_overrides;
+    const char *overrides[CLI_MAX_OVERRIDES]; /* key=value, in their order */
+    char **program; /* PROGRAM and its arguments, NULL-terminated; NULL for a command that takes a config */
+} cli_args;
+
+typedef enum cli_flag_kind {
+    CLI_SWITCH, /* bool: takes no value */
+    CLI_TEXT,   /* const char * */
+    CLI_COUNT,  /* int, >= 1 */
+} cli_flag_kind;
+
+typedef struct cli_flag {
+    const char *name;      /* "--processes" */
+    const char *shorthand; /* "-n"; NULL: none */
+    const char *value;     /* what the help calls the value, "N"; NULL: none is taken */
+    const char *doc;
+    cli_flag_kind kind;
+    size_t offset; /* of the field in cli_args */
+} cli_flag;
+
+/* Flags that more than one command has. */
+#define CLI_FLAG_PROCESSES(doc)                                                                              \
+    {                                                                                                        \
+        "--processes", "-n", "N", doc, CLI_COUNT, offsetof(cli_args, processes)                              \
+    }
+#define CLI_FLAG_JSON                                                                                        \
+    {                                                                                                        \
+        "--json", NULL, NULL, "print one JSON object", CLI_SWITCH, offsetof(cli_args, json)                  \
+    }
+
+/** How a command is called. */
+typedef struct cli_syntax {
+    const char *command; /* "plan" */
+    const char *summary; /* one or more sentences, lines of at most 100 characters */
+    int n_flags;
+    const cli_flag *flags;
+    bool takes_program; /* PROGRAM [ARGS ...], which ends the flags; else CONFIG [key=value ...] */
+} cli_syntax;
+
+/** Parses a command line. Returns true to go on; false when all is said (--help, a mistake): end with
+ *  *exit_code. */
+bool cli_parse(const cli_syntax *syntax, int argc, char **argv, cli_args *out, int *exit_code);
+
+/** Loads the config with its overrides; --output DIR is output=DIR and comes last. The caller destroys *out.
+ */
+lks_status cli_load_config(const cli_args *args, lks_config **out) LKS_MUST_USE;
+
+/** Prints the library's last failure to stderr. Returns the status's exit code. */
+int cli_fail(lks_status status);
+
+/** Prints a mistake in the command line to stderr, without an end of line of its own. Returns 2. */
+int cli_bad_input(const char *format, ...) LKS_PRINTF(1, 2);
+
+/** Prints to stdout. Returns the exit code: 0, or 1 when it could not be written (told on stderr). */
+int cli_print(const char *text);
+
+#endif

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli.h"
+
+int cmd_train(int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    return cli_bad_input("train is not built yet"), 1;
+}
