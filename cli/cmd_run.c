@@ -1,8 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+
 #include "cli.h"
+#include "launch/launch.h"
+
+enum { MAX_PROCESSES = 1024 };
+
+static const cli_flag flags[] = {
+    CLI_FLAG_PROCESSES("number of copies to start, 1 to 1024"),
+};
+
+static const cli_syntax syntax = {
+    .command = "run",
+    .summary = "Starts N copies of a program on this machine as one process group, with RANK, WORLD_SIZE,\n"
+               "LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT set. When one fails, the others\n"
+               "are ended.",
+    .n_flags = sizeof flags / sizeof flags[0],
+    .flags = flags,
+    .takes_program = true,
+};
 
 int cmd_run(int argc, char **argv)
 {
-    (void)argc, (void)argv;
-    return cli_bad_input("run is not built yet"), 1;
+    cli_args args;
+    int exit_code;
+    if (!cli_parse(&syntax, argc, argv, &args, &exit_code))
+        return exit_code;
+    if (args.processes == 0)
+        return cli_bad_input("run: -n is missing\nhint: lockstep run -n 2 %s starts two copies",
+                             args.program[0]);
+    if (args.processes > MAX_PROCESSES)
+        return cli_bad_input("run: -n is %d; at most %d processes can be started", args.processes,
+                             MAX_PROCESSES);
+    if (getenv("RANK") != NULL)
+        return cli_bad_input("run: RANK is set (\"%s\"): this is a process of another launcher already\n"
+                             "hint: start the program without lockstep run here, or unset RANK",
+                             getenv("RANK"));
+
+    lks__launch_config config = {.processes = args.processes, .argv = (const char *const *)args.program};
+    lks_status status = lks__launch(&config, &exit_code);
+    return status == LKS_OK ? exit_code : cli_fail(status);
 }

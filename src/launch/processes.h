@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The two halves of a launch: starting the processes, and watching them until all have ended. */
+#ifndef LKS_LAUNCH_PROCESSES_H
+#define LKS_LAUNCH_PROCESSES_H
+
+#include <signal.h>
+#include <sys/types.h>
+
+#include "launch/launch.h"
+
+/** How signals were before the launch, and which ones are waited for during it. */
+typedef struct lks__signals {
+    sigset_t waited; /* blocked, so that sigwaitinfo gets them: SIGCHLD, and the stop signals not ignored */
+    sigset_t old_mask;
+    struct sigaction old_child_action;
+} lks__signals;
+
+/** Blocks the signals that the launch waits for. */
+void lks__signals_hold(lks__signals *signals);
+
+/** Puts mask and dispositions back. Also called by each new process, which so starts as if never forked. */
+void lks__signals_restore(const lks__signals *signals);
+
+/** The processes of one launch. */
+typedef struct lks__processes {
+    int n;
+    int n_running;
+    pid_t *pids; /* [n], by rank; 0: not started, or ended */
+} lks__processes;
+
+/** Starts all processes of the config; returns when each one runs its program.
+ *
+ * Ownership: the caller deinits *out, once no process is running.
+ * Returns:   LKS_OK; on failure no process is left and *out is empty.
+ */
+lks_status lks__processes_start(const lks__launch_config *config, const lks__signals *signals,
+                                lks__processes *out) LKS_MUST_USE;
+
+void lks__processes_deinit(lks__processes *processes);
+
+/** Sends a signal to every process that has not been reaped; so a pid is always ours. */
+void lks__processes_signal(const lks__processes *processes, int signal);
+
+/** Returns when all have ended: the exit code as lks__launch gives it. */
+int lks__processes_watch(lks__processes *processes, bool stop_gently, const lks__signals *signals);
+
+#endif

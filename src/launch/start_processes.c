@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* memfd_create, pipe2 */
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "launch/processes.h"
+
+/* What all processes of one launch share while they start. Descriptors are -1 when not open. */
+typedef struct start_state {
+    const lks__launch_config *config;
+    const lks__signals *signals;
+    pid_t launcher;
+    int port;
+    int group_fd;  /* the empty memory file that becomes LOCKSTEP_GROUP_FD */
+    int report[2]; /* a pipe: an errno value from each process that can't run the program, then end of file */
+} start_state;
+
+/* A port that nobody uses now; our own groups don't need one, other programs meet there. */
+static int free_port(void)
+{
+    enum { PYTORCH_DEFAULT = 29500 };
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool found = fd >= 0 && bind(fd, (struct sockaddr *)&address, length) == 0 &&
+                 getsockname(fd, (struct sockaddr *)&address, &length) == 0;
+    if (fd >= 0)
+        close(fd);
+    return found ? ntohs(address.sin_port) : PYTORCH_DEFAULT;
+}
+
+static bool set_number(const char *name, int value)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%d", value);
+    return setenv(name, text, 1) == 0;
+}
+
+static bool set_environment(const start_state *start, int rank)
+{
+    int n = start->config->processes;
+    return set_number("RANK", rank) && set_number("WORLD_SIZE", n) && set_number("LOCAL_RANK", rank) &&
+           set_number("LOCAL_WORLD_SIZE", n) && setenv("MASTER_ADDR", "127.0.0.1", 1) == 0 &&
+           set_number("MASTER_PORT", start->port) && set_number("LOCKSTEP_GROUP_FD", start->group_fd) &&
+           setenv("OMP_NUM_THREADS", "1", 0) == 0;
+}
+
+/* The new process: ties its life to the launcher's and becomes the program. */
+static _Noreturn void become_program(const start_state *start, int rank)
+{
+    /* The launcher may have died before prctl took effect: then there is no signal to come. */
+    bool ready = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == start->launcher &&
+                 fcntl(start->group_fd, F_SETFD, 0) == 0 && set_environment(start, rank);
+    if (ready) {
+        lks__signals_restore(start->signals);
+        execvp(start->config->argv[0], (char *const *)start->config->argv);
+    }
+    int error = errno;
+    /* Nobody is left to tell if this fails. */
+    ssize_t written = write(start->report[1], &error, sizeof error);
+    (void)written;
+    _exit(127);
+}
+
+static lks_status fork_all(const start_state *start, lks__processes *processes)
+{
+    for (int rank = 0; rank < processes->n; rank++) {
+        pid_t pid = fork();
+        if (pid == 0)
+            become_program(start, rank);
+        if (pid < 0)
+            return lks__fail_errno(LKS_E_SYSTEM, errno, "cannot start process %d of %d", rank + 1,
+                                   processes->n);
+        processes->pids[rank] = pid;
+        processes->n_running++;
+    }
+    return LKS_OK;
+}
+
+static lks_status fail_program(const char *program, int error)
+{
+    if (error != ENOENT && error != ENOTDIR && error != EACCES)
+        return lks__fail_errno(LKS_E_SYSTEM, error, "cannot run %s", program);
+    lks_status status = lks__fail_errno(LKS_E_NOT_FOUND, error, "cannot run %s", program);
+    if (strchr(program, '/') == NULL && access(program, X_OK) == 0)
+        return lks__error_hint(status, "a program in this folder is started as ./%s", program);
+    return status;
+}
+
+/* Waits until every process has become the program, which closes its end of the pipe, or has said why not. */
+static lks_status wait_for_programs(start_state *start)
+{
+    close(start->report[1]);
+    start->report[1] = -1;
+    int error = 0;
+    ssize_t n;
+    do
+        n = read(start->report[0], &error, sizeof error);
+    while (n < 0 && errno == EINTR);
+    return n == 0 ? LKS_OK : fail_program(start->config->argv[0], error);
+}
+
+static lks_status open_start(start_state *start)
+{
+    start->group_fd = memfd_create("lockstep-group", MFD_CLOEXEC);
+    if (start->group_fd < 0)
+        return lks__fail_errno(LKS_E_SYSTEM, errno, "cannot create a memory file");
+    if (pipe2(start->report, O_CLOEXEC) != 0)
+        return lks__fail_errno(LKS_E_SYSTEM, errno, "cannot create a pipe");
+    return LKS_OK;
+}
+
+static void close_start(const start_state *start)
+{
+    const int fds[] = {start->group_fd, start->report[0], start->report[1]};
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+static void kill_all(lks__processes *processes)
+{
+    lks__processes_signal(processes, SIGKILL);
+    for (int rank = 0; rank < processes->n; rank++)
+        if (processes->pids[rank] > 0)
+            while (waitpid(processes->pids[rank], NULL, 0) < 0 && errno == EINTR)
+                ;
+}
+
+lks_status lks__processes_start(const lks__launch_config *config, const lks__signals *signals,
+                                lks__processes *out)
+{
+    *out = (lks__processes){0};
+    start_state start = {.config = config,
+                         .signals = signals,
+                         .launcher = getpid(),
+                         .port = free_port(),
+                         .group_fd = -1,
+                         .report = {-1, -1}};
+    lks__processes processes = {.n = config->processes};
+    processes.pids = lks__alloc_array(processes.n, sizeof(pid_t), LKS__MEM_MISC);
+    if (processes.pids == NULL)
+        return LKS_E_NOMEM;
+
+    lks_status status = open_start(&start);
+    if (status == LKS_OK)
+        status = fork_all(&start, &processes);
+    if (status == LKS_OK)
+        status = wait_for_programs(&start);
+    close_start(&start);
+    if (status != LKS_OK) {
+        kill_all(&processes);
+        lks__processes_deinit(&processes);
+        return status;
+    }
+    *out = processes;
+    return LKS_OK;
+}
+
+void lks__processes_deinit(lks__processes *processes)
+{
+    lks__free(processes->pids);
+    *processes = (lks__processes){0};
+}
+
+void lks__processes_signal(const lks__processes *processes, int signal)
+{
+    for (int rank = 0; rank < processes->n; rank++)
+        if (processes->pids[rank] > 0)
+            kill(processes->pids[rank], signal);
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* sigabbrev_np */
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "base/machine.h"
+#include "launch/processes.h"
+
+/* How long others may take to say "bad input" too, and to end after they were asked to. */
+#define BAD_INPUT_GRACE_NS INT64_C(1000000000)
+#define END_GRACE_NS       INT64_C(3000000000)
+#define NEVER              INT64_MAX
+
+enum { BAD_INPUT = 2 }; /* the exit code of a program that has told what is wrong with its input */
+
+typedef struct watch_state {
+    lks__processes *processes;
+    bool stop_gently;
+    int stop_signal;     /* the first one that came; 0: none */
+    int n_bad_input;     /* processes that ended with BAD_INPUT */
+    int culprit;         /* the rank that failed first; -1: none */
+    pid_t culprit_pid;   /* of the culprit */
+    int culprit_status;  /* as waitpid gave it */
+    bool blamed;         /* the culprit was named on stderr */
+    bool ending;         /* the rest is being ended: how it ends says nothing new */
+    int64_t blame_at_ns; /* the culprit ended with BAD_INPUT: when to stop waiting for the others */
+    int64_t kill_at_ns;  /* the others were asked to end: when to stop waiting for them */
+} watch_state;
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The next signal of the set; 0 when none has come until the deadline. */
+static int next_signal(const sigset_t *waited, int64_t deadline_ns, siginfo_t *info)
+{
+    for (;;) {
+        int signal;
+        if (deadline_ns == NEVER) {
+            signal = sigwaitinfo(waited, info);
+        } else {
+            int64_t left_ns = deadline_ns - lks__now_ns();
+            if (left_ns < 0)
+                left_ns = 0;
+            struct timespec left = {.tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000};
+            signal = sigtimedwait(waited, info, &left);
+        }
+        if (signal > 0)
+            return signal;
+        if (errno == EAGAIN)
+            return 0;
+        /* EINTR: stopped and continued */
+    }
+}
+
+static void end_within(watch_state *watch, int64_t grace_ns)
+{
+    watch->ending = true;
+    watch->kill_at_ns = earlier(watch->kill_at_ns, lks__now_ns() + grace_ns);
+}
+
+static void describe(int rank, pid_t pid, int status)
+{
+    if (WIFEXITED(status)) {
+        fprintf(stderr, "lockstep: rank %d (process %d) ended with exit code %d\n", rank, (int)pid,
+                WEXITSTATUS(status));
+        return;
+    }
+    const char *name = sigabbrev_np(WTERMSIG(status));
+    fprintf(stderr, "lockstep: rank %d (process %d) was killed by signal %d%s%s%s\n", rank, (int)pid,
+            WTERMSIG(status), name ? " (SIG" : "", name ? name : "", name ? ")" : "");
+}
+
+static void blame(watch_state *watch)
+{
+    describe(watch->culprit, watch->culprit_pid, watch->culprit_status);
+    watch->blamed = true;
+    watch->blame_at_ns = NEVER;
+    lks__processes_signal(watch->processes, SIGTERM);
+    end_within(watch, END_GRACE_NS);
+}
+
+static bool ended_with(int status, int code)
+{
+    return WIFEXITED(status) && WEXITSTATUS(status) == code;
+}
+
+/* An end that the stop signal explains; processes that stop gently are always sent a SIGTERM. */
+static bool ended_as_asked(const watch_state *watch, int status)
+{
+    const int asked[] = {SIGTERM, watch->stop_signal};
+    for (int i = 0; watch->stop_signal != 0 && i < 2; i++)
+        if (ended_with(status, 128 + asked[i]) || (WIFSIGNALED(status) && WTERMSIG(status) == asked[i]))
+            return true;
+    return false;
+}
+
+static int rank_of(const lks__processes *processes, pid_t pid)
+{
+    for (int rank = 0; rank < processes->n; rank++)
+        if (processes->pids[rank] == pid)
+            return rank;
+    return -1;
+}
+
+/* Of failures that were noticed together, one by a signal is the likelier cause: others saw it and failed. */
+static bool is_likelier_cause(const watch_state *watch, int status)
+{
+    return watch->culprit < 0 || (WIFSIGNALED(status) && !WIFSIGNALED(watch->culprit_status));
+}
+
+/* may_be_culprit: no failure was known before this round. */
+static void note_end(watch_state *watch, int rank, int status, bool may_be_culprit)
+{
+    pid_t pid = watch->processes->pids[rank];
+    watch->processes->pids[rank] = 0;
+    watch->processes->n_running--;
+    watch->n_bad_input += ended_with(status, BAD_INPUT);
+
+    if (ended_with(status, 0) || watch->ending)
+        return;
+    if (ended_as_asked(watch, status)) {
+        /* By the signal itself: it was too young to handle it, and the others can't go on without it. */
+        if (WIFSIGNALED(status))
+            end_within(watch, END_GRACE_NS);
+        return;
+    }
+    if (may_be_culprit && is_likelier_cause(watch, status)) {
+        watch->culprit = rank;
+        watch->culprit_pid = pid;
+        watch->culprit_status = status;
+    }
+}
+
+static void reap(watch_state *watch)
+{
+    bool none_failed = watch->culprit < 0;
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        int rank = rank_of(watch->processes, pid);
+        if (rank >= 0) /* else a child that this process had before */
+            note_end(watch, rank, status, none_failed);
+    }
+    if (watch->culprit < 0 || watch->blamed)
+        return;
+
+    /* While it may still turn out that the same bad input was met by all, nobody is blamed. */
+    if (watch->n_bad_input + watch->processes->n_running < watch->processes->n)
+        blame(watch);
+    else if (none_failed)
+        watch->blame_at_ns = lks__now_ns() + BAD_INPUT_GRACE_NS;
+}
+
+static void stop(watch_state *watch, int signal, bool from_terminal)
+{
+    bool first = watch->stop_signal == 0 && !watch->blamed;
+    if (first)
+        watch->stop_signal = signal;
+
+    if (!watch->stop_gently) {
+        if (!from_terminal) /* which has signalled the whole foreground group itself */
+            lks__processes_signal(watch->processes, signal);
+        end_within(watch, END_GRACE_NS);
+    } else if (first) {
+        fprintf(stderr, "lockstep: stopping after this step; press Ctrl-C again to kill\n");
+        lks__processes_signal(watch->processes, SIGTERM);
+    } else {
+        end_within(watch, 0);
+    }
+}
+
+static void act_on_deadlines(watch_state *watch)
+{
+    int64_t now_ns = lks__now_ns();
+    if (now_ns >= watch->blame_at_ns)
+        blame(watch);
+    if (now_ns >= watch->kill_at_ns) {
+        lks__processes_signal(watch->processes, SIGKILL);
+        watch->kill_at_ns = NEVER;
+    }
+}
+
+static int exit_code(const watch_state *watch)
+{
+    if (watch->n_bad_input == watch->processes->n)
+        return BAD_INPUT;
+    if (watch->blamed)
+        return 1;
+    return watch->stop_signal != 0 ? 128 + watch->stop_signal : 0;
+}
+
+int lks__processes_watch(lks__processes *processes, bool stop_gently, const lks__signals *signals)
+{
+    watch_state watch = {.processes = processes,
+                         .stop_gently = stop_gently,
+                         .culprit = -1,
+                         .blame_at_ns = NEVER,
+                         .kill_at_ns = NEVER};
+    while (processes->n_running > 0) {
+        siginfo_t info;
+        int signal = next_signal(&signals->waited, earlier(watch.blame_at_ns, watch.kill_at_ns), &info);
+        if (signal == SIGCHLD)
+            reap(&watch);
+        else if (signal != 0)
+            stop(&watch, signal, info.si_code == SI_KERNEL);
+        act_on_deadlines(&watch);
+    }
+    return exit_code(&watch);
+}
