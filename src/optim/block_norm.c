@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/tree.h"
+#include "optim/update.h"
+
+enum { LANES = 16 };
+
+LKS__SIMD_BODY double squared(float x, float scale)
+{
+    double g = (double)(scale * x);
+    return g * g;
+}
+
+/* Element i is added to lane i mod 16, whatever the vector width; the lanes are added in tree order. */
+LKS__SIMD_BODY double norm2_body(const float *x, int64_t n, float scale)
+{
+    double lanes[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++)
+            lanes[k] += squared(x[i + k], scale);
+    for (int k = 0; i + k < n; k++)
+        lanes[k] += squared(x[i + k], scale);
+    return lks__tree_sum(lanes, LANES);
+}
+
+LKS__SIMD_VERSIONS(norm2, double, (const float *x, int64_t n, float scale), (x, n, scale))
+
+double (*const lks__block_norm2_versions[LKS__SIMD_LEVELS])(const float *x, int64_t n,
+                                                            float scale) = LKS__SIMD_TABLE(norm2);
+
+double lks__block_norm2(const float *x, int64_t n, float scale)
+{
+    return lks__block_norm2_versions[lks__simd_best()](x, n, scale);
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The loops. Formulas and order of operations are those of PyTorch's single-tensor implementations
+ * (torch/optim/sgd.py, adam.py: _single_tensor_sgd, _single_tensor_adam), with dampening 0. They differ from
+ * it by rounding only: PyTorch's kernels fuse some multiplications with additions, these never do.
+ *
+ * With weight_decay = 0, `g + 0 * w` is g for every finite w. A first momentum buffer of zeros is PyTorch's
+ * "first buffer = first gradient". */
+#include <math.h>
+
+#include "optim/update.h"
+
+#define STEP_PARAMS                                                                                          \
+    (const lks__optim_step *restrict s, int64_t n, const float *restrict grad_sum, float *restrict w,        \
+     float *restrict state0, float *restrict state1)
+#define STEP_ARGS (s, n, grad_sum, w, state0, state1)
+
+LKS__SIMD_BODY float gradient(const lks__optim_step *s, float grad_sum, float w)
+{
+    return s->grad_scale * grad_sum + s->weight_decay * w;
+}
+
+LKS__SIMD_BODY void sgd_body STEP_PARAMS
+{
+    (void)state0, (void)state1;
+    const lks__optim_step c = *s;
+    for (int64_t i = 0; i < n; i++)
+        w[i] = w[i] - c.lr * gradient(&c, grad_sum[i], w[i]);
+}
+
+LKS__SIMD_BODY void momentum_body STEP_PARAMS
+{
+    (void)state1;
+    const lks__optim_step c = *s;
+    for (int64_t i = 0; i < n; i++) {
+        float buffer = c.momentum * state0[i] + gradient(&c, grad_sum[i], w[i]);
+        state0[i] = buffer;
+        w[i] = w[i] - c.lr * buffer;
+    }
+}
+
+LKS__SIMD_BODY void nesterov_body STEP_PARAMS
+{
+    (void)state1;
+    const lks__optim_step c = *s;
+    for (int64_t i = 0; i < n; i++) {
+        float g = gradient(&c, grad_sum[i], w[i]);
+        float buffer = c.momentum * state0[i] + g;
+        state0[i] = buffer;
+        w[i] = w[i] - c.lr * (g + c.momentum * buffer);
+    }
+}
+
+/* The denominator divides by sqrt(1 - beta2^t) as PyTorch does, instead of multiplying by the inverse: one
+ * rounding less to differ by, and the division hides behind seven memory streams. */
+LKS__SIMD_BODY void adam_body STEP_PARAMS
+{
+    const lks__optim_step c = *s;
+    for (int64_t i = 0; i < n; i++) {
+        float g = gradient(&c, grad_sum[i], w[i]);
+        float exp_avg = (c.lerp_from_grad ? g : state0[i]) + c.lerp_weight * (g - state0[i]);
+        float exp_avg_sq = c.beta2 * state1[i] + c.one_minus_beta2 * g * g;
+        float denominator = sqrtf(exp_avg_sq) / c.denom_scale + c.epsilon;
+        state0[i] = exp_avg;
+        state1[i] = exp_avg_sq;
+        w[i] = c.decay_factor * w[i] - c.step_size * exp_avg / denominator;
+    }
+}
+
+LKS__SIMD_VERSIONS(sgd, void, STEP_PARAMS, STEP_ARGS)
+LKS__SIMD_VERSIONS(momentum, void, STEP_PARAMS, STEP_ARGS)
+LKS__SIMD_VERSIONS(nesterov, void, STEP_PARAMS, STEP_ARGS)
+LKS__SIMD_VERSIONS(adam, void, STEP_PARAMS, STEP_ARGS)
+
+static void(*const loops[LKS__RULES][LKS__SIMD_LEVELS]) STEP_PARAMS = {
+    [LKS__RULE_SGD] = LKS__SIMD_TABLE(sgd),
+    [LKS__RULE_MOMENTUM] = LKS__SIMD_TABLE(momentum),
+    [LKS__RULE_NESTEROV] = LKS__SIMD_TABLE(nesterov),
+    [LKS__RULE_ADAM] = LKS__SIMD_TABLE(adam),
+};
+
+void lks__optim_update(const lks__optim_step *step, int64_t n, const float *grad_sum, float *w,
+                       float *const states[LKS__OPTIM_MAX_STATES])
+{
+    loops[step->rule][step->simd](step, n, grad_sum, w, states[0], states[1]);
+}
