@@ -1,8 +1,188 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/** `lockstep train`: called by a user it checks everything, then starts this same command once per process,
+ * with RANK set; called with RANK set, by itself or by another launcher, it is one process's work. */
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <lockstep/lockstep.h>
+
+#include "base/machine.h"
 #include "cli.h"
+#include "launch/launch.h"
+#include "progress.h"
+
+static const cli_flag flags[] = {
+    CLI_FLAG_PROCESSES("processes; without it as many as the config's world and the cores allow"),
+    CLI_FLAG_JSON,
+    {"--output", NULL, "DIR", "run directory; the same as output=DIR", CLI_TEXT, offsetof(cli_args, output)},
+    {"--overwrite", NULL, NULL, "replace an earlier run in the run directory", CLI_SWITCH,
+     offsetof(cli_args, overwrite)},
+    {"--init", NULL, "FILE", "start from a safetensors file (PyTorch's names and shapes)", CLI_TEXT,
+     offsetof(cli_args, init)},
+};
+
+static const cli_syntax syntax = {
+    .command = "train",
+    .summary =
+        "Trains the config's model on N processes of this machine, evaluates it after each epoch and writes\n"
+        "the run directory. The plan comes first; `lockstep plan` prints it without training.",
+    .n_flags = sizeof flags / sizeof flags[0],
+    .flags = flags,
+};
+
+/* The signal that asks for a gentle stop; the step loop looks at it and tells the other members. */
+static volatile sig_atomic_t stop_signal;
+
+static void on_stop(int number)
+{
+    if (stop_signal != 0) /* asked twice: at once */
+        _exit(128 + number);
+    stop_signal = number;
+}
+
+static void handle(int number, void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(number, &action, NULL);
+}
+
+/* Under our launcher a terminal's Ctrl-C, which reaches every process, is the launcher's to decide; a process
+ * on its own or under another launcher decides itself. */
+static void handle_signals(void)
+{
+    bool launched_by_us = getenv("LOCKSTEP_GROUP_FD") != NULL;
+    handle(SIGTERM, on_stop);
+    handle(SIGINT, launched_by_us ? SIG_IGN : on_stop);
+    handle(SIGHUP, launched_by_us ? SIG_IGN : on_stop);
+    handle(SIGPIPE, SIG_IGN);
+}
+
+static lks_status join(lks_group **out)
+{
+    lks_group_config config;
+    lks_status status = lks_group_config_from_env(&config);
+    return status == LKS_OK ? lks_group_create(&config, out) : status;
+}
+
+static lks_status print_result(const lks_train_result *result, const lks_plan *plan, double seconds,
+                               bool json)
+{
+    if (!json) {
+        progress_print_result(result, plan, seconds);
+        return LKS_OK;
+    }
+    char *text;
+    lks_status status = lks_train_result_to_json(result, plan, seconds, &text);
+    if (status == LKS_OK) {
+        printf("%s\n", text);
+        free(text);
+    }
+    return status;
+}
+
+/* One process's work. */
+static int work(const lks_config *config, const cli_args *args, int64_t start_ns)
+{
+    handle_signals();
+    lks_group *group;
+    lks_status status = join(&group);
+    if (status != LKS_OK)
+        return cli_fail(status);
+
+    int rank = lks_group_rank(group);
+    lks_plan plan;
+    lks_train_result result;
+    progress screen;
+    progress_init(&screen, args->json ? stderr : stdout);
+    lks_train_options options = {
+        .init_path = args->init, .overwrite = args->overwrite, .stop_signal = &stop_signal};
+    if (rank == 0) {
+        options.progress = progress_update;
+        options.progress_context = &screen;
+    }
+    status = lks_train_plan(config, lks_group_size(group), &plan);
+    if (status == LKS_OK && rank == 0)
+        status = progress_print_plan(&screen, &plan);
+    if (status == LKS_OK)
+        status = lks_train(config, group, &options, &result);
+    progress_end(&screen);
+    if (status == LKS_OK && rank == 0)
+        status = print_result(&result, &plan, lks__seconds_since(start_ns), args->json);
+    lks_group_destroy(group);
+    if (status == LKS_OK)
+        return result.stop_signal != 0 ? 128 + result.stop_signal : 0;
+    /* what is wrong with the input is wrong on every member: once is enough */
+    bool tell = rank == 0 || lks_status_exit_code(status) != CLI_BAD_INPUT;
+    return tell ? cli_fail(status) : lks_status_exit_code(status);
+}
+
+/* This command line without -n, for the processes. */
+static int launch(const cli_args *args, int64_t processes)
+{
+    enum { FIXED = 10 };
+    const char *argv[FIXED + CLI_MAX_OVERRIDES];
+    int n = 0;
+    argv[n++] = "/proc/self/exe";
+    argv[n++] = "train";
+    argv[n++] = args->config;
+    if (args->json)
+        argv[n++] = "--json";
+    if (args->overwrite)
+        argv[n++] = "--overwrite";
+    if (args->init != NULL) {
+        argv[n++] = "--init";
+        argv[n++] = args->init;
+    }
+    for (int i = 0; i < args->n_overrides; i++)
+        argv[n++] = args->overrides[i];
+    if (args->output != NULL) {
+        argv[n++] = "--output";
+        argv[n++] = args->output;
+    }
+    argv[n] = NULL;
+
+    lks__launch_config config = {.processes = (int)processes, .argv = argv, .stop_gently = true};
+    int exit_code;
+    lks_status status = lks__launch(&config, &exit_code);
+    return status == LKS_OK ? exit_code : cli_fail(status);
+}
+
+/* What only the one who types the command sees: checks first, so that a mistake starts no process and writes
+ * nothing. */
+static int start(const lks_config *config, const cli_args *args, int64_t start_ns)
+{
+    lks_train_options options = {.init_path = args->init, .overwrite = args->overwrite};
+    lks_plan plan;
+    lks_status status = lks_train_check(config, args->processes, &options, &plan);
+    if (status != LKS_OK)
+        return cli_fail(status);
+    return plan.processes == 1 ? work(config, args, start_ns) : launch(args, plan.processes);
+}
 
 int cmd_train(int argc, char **argv)
 {
-    (void)argc, (void)argv;
-    return cli_bad_input("train is not built yet"), 1;
+    int64_t start_ns = lks__now_ns();
+    cli_args args;
+    int exit_code;
+    if (!cli_parse(&syntax, argc, argv, &args, &exit_code))
+        return exit_code;
+    bool launched = getenv("RANK") != NULL;
+    if (launched && args.processes > 0)
+        return cli_bad_input(
+            "train: RANK is set, so a launcher has started this process, and -n %d is given; "
+            "use one of the two",
+            args.processes);
+
+    lks_config *config;
+    lks_status status = cli_load_config(&args, &config);
+    if (status != LKS_OK)
+        return cli_fail(status);
+    exit_code = launched ? work(config, &args, start_ns) : start(config, &args, start_ns);
+    lks_config_destroy(config);
+    return exit_code;
 }

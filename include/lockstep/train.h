@@ -72,6 +72,7 @@ typedef struct lks_trainer_config {
     int threads;                     /* compute threads of this member; 1 */
     const char *init_path;           /* safetensors file to start from; NULL: initialise from the seed */
     const char *output_path;         /* run directory, must not exist; NULL: write nothing */
+    bool overwrite;                  /* replace an earlier run in output_path */
     const char *config_yaml;         /* stored in the run directory; NULL: none */
     int64_t metrics_every_steps;     /* lines in metrics.jsonl; 10 */
     const volatile int *stop_signal; /* non-zero asks all members to stop at the next step; NULL: never */
@@ -121,9 +122,10 @@ LKS_API lks_status lks_train_check(const lks_config *config, int processes, cons
 LKS_API lks_status lks_train(const lks_config *config, lks_group *group, const lks_train_options *options,
                              lks_train_result *out) LKS_MUST_USE;
 
-/** The result, with the plan's keys, as one JSON object. Ownership: the caller frees *out with free(). */
+/** The result, with the plan's keys and the whole command's `seconds`, as one JSON object.
+ *  Ownership: the caller frees *out with free(). */
 LKS_API lks_status lks_train_result_to_json(const lks_train_result *result, const lks_plan *plan,
-                                            char **out) LKS_MUST_USE;
+                                            double seconds, char **out) LKS_MUST_USE;
 
 LKS_END_DECLS
 

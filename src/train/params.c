@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "record/safetensors.h"
+#include "train/trainer.h"
+
+static lks_status import_file(lks_trainer *t, const char *path)
+{
+    lks__safetensors *file;
+    lks_status status = lks__safetensors_open(path, &file);
+    for (int i = 0; status == LKS_OK && i < lks__network_n_params(t->network); i++) {
+        const lks__param *param = lks__network_param(t->network, i);
+        status = lks__safetensors_read(file, param->name, param->n_dims, param->shape, t->plain);
+        if (status == LKS_OK)
+            status = lks__network_import(t->network, i, t->plain, t->params);
+    }
+    lks__safetensors_close(file);
+    return status;
+}
+
+lks_status lks__params_init(lks_trainer *t)
+{
+    /* also with a file: this is what sets the padding */
+    lks_status status = lks__network_init_params(t->network, t->config.seed, t->params);
+    if (status == LKS_OK && t->config.init_path != NULL)
+        status = import_file(t, t->config.init_path);
+    return status;
+}
+
+lks_status lks__params_hash(lks_trainer *t, uint64_t *out)
+{
+    XXH64_state_t *hash = XXH64_createState();
+    if (hash == NULL)
+        return lks__fail(LKS_E_NOMEM, "out of memory");
+    XXH64_reset(hash, 0);
+    lks_status status = LKS_OK;
+    for (int i = 0; status == LKS_OK && i < lks__network_n_params(t->network); i++) {
+        status = lks__network_export(t->network, i, t->params, t->plain);
+        XXH64_update(hash, t->plain, (size_t)lks__network_param(t->network, i)->n_elems * sizeof(float));
+    }
+    if (status == LKS_OK)
+        *out = XXH64_digest(hash);
+    XXH64_freeState(hash);
+    return status;
+}
+
+enum { NAME_BYTES = LKS__PARAM_NAME_BYTES + 64, POSITION_KEYS = 4, NUMBER_BYTES = 32 };
+
+/* A file's tensors: parameters, and behind them the optimizer's states as "optimizer.<state>.<parameter>". */
+typedef struct contents {
+    int n_tensors;
+    lks__tensor_view *tensors;
+    char (*names)[NAME_BYTES];
+    float *data; /* all tensors in the plain layout */
+} contents;
+
+static void contents_deinit(contents *c)
+{
+    lks__free(c->tensors);
+    lks__free(c->names);
+    lks__free(c->data);
+}
+
+static lks_status contents_init(contents *c, const lks_trainer *t, int n_sets)
+{
+    int n_params = lks__network_n_params(t->network);
+    int64_t elems = 0;
+    for (int i = 0; i < n_params; i++)
+        elems += lks__network_param(t->network, i)->n_elems;
+
+    *c = (contents){.n_tensors = n_params * n_sets};
+    c->tensors = lks__alloc_array(c->n_tensors, sizeof *c->tensors, LKS__MEM_MISC);
+    c->names = lks__alloc_array(c->n_tensors, sizeof *c->names, LKS__MEM_MISC);
+    c->data = lks__alloc_array(elems * n_sets, sizeof *c->data, LKS__MEM_PARAMS);
+    if (c->tensors != NULL && c->names != NULL && c->data != NULL)
+        return LKS_OK;
+    contents_deinit(c);
+    return LKS_E_NOMEM;
+}
+
+/* Set 0 is the parameters, set s > 0 the optimizer's state s - 1. */
+static lks_status contents_fill(contents *c, const lks_trainer *t, int n_sets)
+{
+    int n_params = lks__network_n_params(t->network);
+    float *data = c->data;
+    for (int n = 0; n < n_params * n_sets; n++) {
+        int set = n / n_params;
+        const lks__param *param = lks__network_param(t->network, n % n_params);
+        if (set == 0)
+            snprintf(c->names[n], NAME_BYTES, "%s", param->name);
+        else
+            snprintf(c->names[n], NAME_BYTES, "optimizer.%s.%s",
+                     lks__optim_state_name(&t->config.optimizer, set - 1), param->name);
+        c->tensors[n] = (lks__tensor_view){c->names[n], param->n_dims, param->shape, data};
+        lks_status status = lks__network_export(t->network, n % n_params,
+                                                set == 0 ? t->params : t->states[set - 1], data);
+        if (status != LKS_OK)
+            return status;
+        data += param->n_elems;
+    }
+    return LKS_OK;
+}
+
+lks_status lks__params_save(lks_trainer *t, const char *path, bool with_state, const lks__position *position)
+{
+    int n_sets = 1 + (with_state ? lks__optim_n_states(&t->config.optimizer) : 0);
+    contents c;
+    lks_status status = contents_init(&c, t, n_sets);
+    if (status != LKS_OK)
+        return status;
+
+    const struct {
+        const char *key;
+        int64_t value;
+    } numbers[POSITION_KEYS] = {{"step", position->step},
+                                {"epoch", position->epoch},
+                                {"samples", position->samples},
+                                {"seed", t->config.seed}};
+    char texts[POSITION_KEYS][NUMBER_BYTES];
+    lks__metadata metadata[POSITION_KEYS];
+    for (int i = 0; i < POSITION_KEYS; i++) {
+        snprintf(texts[i], NUMBER_BYTES, "%" PRId64, numbers[i].value);
+        metadata[i] = (lks__metadata){numbers[i].key, texts[i]};
+    }
+
+    status = contents_fill(&c, t, n_sets);
+    if (status == LKS_OK)
+        status = lks__safetensors_write(path, c.n_tensors, c.tensors, with_state ? POSITION_KEYS : 0,
+                                        metadata);
+    contents_deinit(&c);
+    return status;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The loop of a run: steps, epochs, what is written and reported. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "base/machine.h"
+#include "train/trainer.h"
+
+/* How far a run is, and what the epoch has added up. */
+typedef struct run {
+    lks__position position;
+    int64_t started_ns;
+    double step_seconds;   /* training steps only, whole run */
+    int64_t epoch_samples; /* of this epoch so far */
+    double epoch_loss_sum; /* over those samples */
+    double epoch_step_seconds;
+    lks_train_result result;
+} run;
+
+static lks_status open_run_dir(lks_trainer *t)
+{
+    if (t->rank != 0 || t->config.output_path == NULL)
+        return LKS_OK;
+    char *plan = NULL;
+    lks_status status = lks_plan_to_json(t->config.plan, &plan);
+    if (status == LKS_OK)
+        status = lks__run_dir_create(t->config.output_path, t->config.overwrite, t->config.config_yaml, plan,
+                                     &t->run_dir);
+    free(plan);
+    return status;
+}
+
+static void log_step(lks_trainer *t, const run *r, const lks__step_result *step)
+{
+    if (t->run_dir == NULL)
+        return;
+    double n = (double)step->samples;
+    lks__step_metrics metrics = {.step = r->position.step,
+                                 .samples = r->position.samples,
+                                 .epoch = r->position.epoch,
+                                 .lr = step->lr,
+                                 .loss = step->loss_sum / n,
+                                 .accuracy = step->n_correct / n,
+                                 .grad_norm = step->grad_norm,
+                                 .seconds = lks__seconds_since(r->started_ns)};
+    lks__run_dir_log_step(t->run_dir, &metrics);
+}
+
+static lks_train_progress progress_of(const run *r, const lks__step_result *step)
+{
+    return (lks_train_progress){
+        .step = r->position.step,
+        .epoch = r->position.epoch,
+        .step_in_epoch = r->position.step_in_epoch,
+        .samples = r->position.samples,
+        .loss = step->loss_sum / (double)step->samples,
+        .lr = step->lr,
+        .samples_per_second = r->epoch_step_seconds > 0 ? (double)r->epoch_samples / r->epoch_step_seconds
+                                                        : 0,
+        .train_loss = r->result.train_loss,
+        .test_loss = NAN,
+        .test_accuracy = NAN,
+    };
+}
+
+static void report(const lks_trainer *t, const lks_train_progress *progress)
+{
+    if (t->config.progress != NULL)
+        t->config.progress(t->config.progress_context, progress);
+}
+
+/* Takes one step and moves the position behind it. */
+static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
+{
+    int64_t every = t->config.metrics_every_steps;
+    bool with_metrics = (r->position.step + 1) % every == 0;
+    int64_t start = lks__now_ns();
+    lks_status status = lks__train_step(t, &r->position, with_metrics, step);
+    if (status != LKS_OK)
+        return status;
+    double seconds = lks__seconds_since(start);
+    if (r->position.step == 0)
+        r->result.first_step_seconds = lks__seconds_since(t->created_ns);
+
+    r->position.step++;
+    r->position.step_in_epoch++;
+    r->position.samples += step->samples;
+    r->step_seconds += seconds;
+    r->epoch_step_seconds += seconds;
+    r->epoch_samples += step->samples;
+    r->epoch_loss_sum += step->loss_sum;
+    r->result.train_loss = r->epoch_loss_sum / (double)r->epoch_samples;
+    r->result.stop_signal = step->stop_signal;
+    if (with_metrics)
+        log_step(t, r, step);
+    return LKS_OK;
+}
+
+/* Evaluates, logs and reports the end of an epoch, or of a run that ends within one. */
+static lks_status end_epoch(lks_trainer *t, run *r, const lks__step_result *step)
+{
+    lks_train_progress progress = progress_of(r, step);
+    progress.epoch_end = true;
+    if (t->config.test_set != NULL) {
+        lks_status status = lks__evaluate(t, &progress.test_loss, &progress.test_accuracy);
+        if (status != LKS_OK)
+            return status;
+    }
+    r->result.test_loss = progress.test_loss;
+    r->result.test_accuracy = progress.test_accuracy;
+    report(t, &progress);
+    if (t->run_dir == NULL)
+        return LKS_OK;
+    lks__epoch_metrics metrics = {.step = progress.step,
+                                  .samples = progress.samples,
+                                  .epoch = progress.epoch,
+                                  .train_loss = progress.train_loss,
+                                  .test_loss = progress.test_loss,
+                                  .test_accuracy = progress.test_accuracy,
+                                  .samples_per_second = progress.samples_per_second,
+                                  .seconds = lks__seconds_since(r->started_ns)};
+    lks__run_dir_log_epoch(t->run_dir, &metrics);
+    return lks__run_dir_flush(t->run_dir);
+}
+
+static void begin_next_epoch(run *r)
+{
+    r->position.epoch++;
+    r->position.step_in_epoch = 0;
+    r->epoch_samples = 0;
+    r->epoch_loss_sum = 0.0;
+    r->epoch_step_seconds = 0.0;
+}
+
+static lks_status run_steps(lks_trainer *t, run *r)
+{
+    const lks_plan *plan = t->config.plan;
+    while (r->position.step < plan->total_steps && r->result.stop_signal == 0) {
+        lks__step_result step;
+        lks_status status = advance(t, r, &step);
+        if (status != LKS_OK)
+            return status;
+        bool whole = r->position.step_in_epoch == plan->steps_per_epoch;
+        bool last = r->position.step == plan->total_steps || r->result.stop_signal != 0;
+        if (!whole && !last) {
+            lks_train_progress progress = progress_of(r, &step);
+            report(t, &progress);
+            continue;
+        }
+        if ((status = end_epoch(t, r, &step)) != LKS_OK)
+            return status;
+        if (whole && !last)
+            begin_next_epoch(r);
+    }
+    return LKS_OK;
+}
+
+/* The model, and for a run that was stopped a checkpoint to look at what it had come to. Rank 0. */
+static lks_status save(lks_trainer *t, const run *r)
+{
+    if (t->run_dir == NULL)
+        return LKS_OK;
+    char name[64];
+    snprintf(name, sizeof name, "checkpoints/step-%08" PRId64 ".safetensors", r->position.step);
+    bool stopped = r->result.stop_signal != 0;
+    char *path = lks__run_dir_path(t->run_dir, stopped ? name : "model.safetensors");
+    if (path == NULL)
+        return LKS_E_NOMEM;
+    lks_status status = lks__params_save(t, path, stopped, &r->position);
+    lks__free(path);
+    return status;
+}
+
+static lks_status finish(lks_trainer *t, run *r)
+{
+    lks_train_result *result = &r->result;
+    for (int i = 0; i < lks__network_n_params(t->network); i++)
+        result->parameters += lks__network_param(t->network, i)->n_elems;
+    result->steps = r->position.step;
+    result->epochs = (double)r->position.samples / (double)t->config.plan->samples_per_epoch;
+    result->samples_per_second = r->step_seconds > 0 ? (double)r->position.samples / r->step_seconds : 0.0;
+    result->peak_memory_bytes = lks__peak_memory_bytes();
+    result->times = t->times;
+    lks_status status = lks__params_hash(t, &result->parameters_hash);
+    if (status == LKS_OK && t->rank == 0)
+        status = save(t, r);
+    return lks__agree(t->config.group, status);
+}
+
+lks_status lks_trainer_run(lks_trainer *t, lks_train_result *out)
+{
+    run r = {.started_ns = lks__now_ns(),
+             .result = {.train_loss = NAN, .test_loss = NAN, .test_accuracy = NAN}};
+    lks_status status = lks__agree(t->config.group, open_run_dir(t));
+    if (status == LKS_OK)
+        status = run_steps(t, &r);
+    if (status == LKS_OK)
+        status = finish(t, &r);
+    lks__run_dir_close(t->run_dir);
+    t->run_dir = NULL;
+    if (status == LKS_OK)
+        *out = r.result;
+    return status;
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "train/trainer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "base/machine.h"
+
+lks_trainer_config lks_trainer_config_default(void)
+{
+    return (lks_trainer_config){
+        .optimizer = lks_optimizer_config_default(LKS_SGD),
+        .threads = 1,
+        .metrics_every_steps = 10,
+    };
+}
+
+static lks_status check_config(const lks_trainer_config *c)
+{
+    if (c->group == NULL || c->plan == NULL || c->graph == NULL || c->train_set == NULL)
+        return lks__fail(LKS_E_ARG, "a trainer needs a group, a plan, a graph and a training set");
+    if (c->plan->processes != lks_group_size(c->group))
+        return lks__fail(LKS_E_ARG, "the plan is for %lld processes, the group has %d members",
+                         (long long)c->plan->processes, lks_group_size(c->group));
+    lks_dataset_info info;
+    lks_dataset_get_info(c->train_set, &info);
+    if (info.n_samples != c->plan->n_samples)
+        return lks__fail(LKS_E_ARG, "the plan is for %lld samples, the training set has %lld",
+                         (long long)c->plan->n_samples, (long long)info.n_samples);
+    if (c->threads < 1 || c->metrics_every_steps < 1)
+        return lks__fail(LKS_E_ARG, "threads is %d and metrics_every_steps %lld; both must be >= 1",
+                         c->threads, (long long)c->metrics_every_steps);
+    return lks_optimizer_config_check(&c->optimizer);
+}
+
+static lks_status check_dataset(const lks__network *network, const lks_dataset *dataset, const char *which)
+{
+    lks_dataset_info info;
+    lks_dataset_get_info(dataset, &info);
+    if (info.n_features != lks__network_n_features(network))
+        return lks__fail(LKS_E_ARG, "the model takes %lld values per sample, the %s set has %lld",
+                         (long long)lks__network_n_features(network), which, (long long)info.n_features);
+    if (info.n_classes > lks__network_n_classes(network))
+        return lks__fail(LKS_E_ARG, "the model tells %lld classes apart, the %s set has %lld",
+                         (long long)lks__network_n_classes(network), which, (long long)info.n_classes);
+    return LKS_OK;
+}
+
+/* Adds a size to the batch sizes to compile, unless it is 0 or there already. */
+static void add_batch(int64_t *batches, int *n, int64_t size)
+{
+    for (int i = 0; i < *n; i++)
+        if (batches[i] == size)
+            return;
+    if (size > 0)
+        batches[(*n)++] = size;
+}
+
+/* Every batch size of the run is compiled before its first step: whole leaves, the one or two sizes of an
+ * epoch's last step, and the last leaf of the test set. */
+static lks_status compile(lks_trainer *t)
+{
+    const lks_plan *plan = t->config.plan;
+    int64_t batches[4];
+    int n = 0;
+    add_batch(batches, &n, plan->local_batch);
+    add_batch(batches, &n, (plan->last_step_samples + plan->leaves - 1) / plan->leaves);
+    add_batch(batches, &n, plan->last_step_samples / plan->leaves);
+    if (t->config.test_set != NULL) {
+        lks_dataset_info info;
+        lks_dataset_get_info(t->config.test_set, &info);
+        add_batch(batches, &n, info.n_samples % plan->local_batch);
+    }
+    lks__network_config config = {
+        .graph = t->config.graph, .n_batches = n, .batches = batches, .threads = t->config.threads};
+    lks_status status = lks__network_create(&config, &t->network);
+    if (status == LKS_OK)
+        status = check_dataset(t->network, t->config.train_set, "training");
+    if (status == LKS_OK && t->config.test_set != NULL)
+        status = check_dataset(t->network, t->config.test_set, "test");
+    return status;
+}
+
+static lks_status allocate(lks_trainer *t)
+{
+    int64_t m = t->config.plan->leaves_per_process, largest = 0;
+    int64_t n_eval = t->config.test_set == NULL
+                         ? 0
+                         : lks__eval_n_leaves(t->config.test_set, t->config.plan->local_batch);
+    int n_params = lks__network_n_params(t->network);
+    for (int i = 0; i < n_params; i++)
+        if (lks__network_param(t->network, i)->n_elems > largest)
+            largest = lks__network_param(t->network, i)->n_elems;
+
+    t->indices = lks__alloc_array(t->config.plan->local_batch, sizeof *t->indices, LKS__MEM_DATA);
+    t->leaf_loss = lks__alloc_array(m, sizeof *t->leaf_loss, LKS__MEM_MISC);
+    t->leaf_correct = lks__alloc_array(m, sizeof *t->leaf_correct, LKS__MEM_MISC);
+    t->tensor_norm2 = lks__alloc_array(n_params, sizeof *t->tensor_norm2, LKS__MEM_MISC);
+    t->eval_loss = lks__alloc_array(2 * n_eval, sizeof *t->eval_loss, LKS__MEM_MISC);
+    t->plain = lks__alloc_array(largest, sizeof *t->plain, LKS__MEM_PARAMS);
+    if (t->indices == NULL || t->leaf_loss == NULL || t->leaf_correct == NULL || t->tensor_norm2 == NULL ||
+        t->eval_loss == NULL || t->plain == NULL)
+        return LKS_E_NOMEM;
+    t->eval_correct = t->eval_loss + n_eval;
+    return LKS_OK;
+}
+
+/* Everything of this member alone. */
+static lks_status create_local(lks_trainer *t)
+{
+    lks_status status = check_config(&t->config);
+    if (status == LKS_OK)
+        status = compile(t);
+    if (status == LKS_OK)
+        status = allocate(t);
+    if (status == LKS_OK) {
+        lks_sampler_config sampler = lks_sampler_config_from_plan(t->config.plan, t->config.seed);
+        status = lks_sampler_create(&sampler, &t->sampler);
+    }
+    return status;
+}
+
+static uint64_t hash_of_optimizer(const lks_optimizer_config *c)
+{
+    char text[256];
+    int n = snprintf(text, sizeof text, "%d %a %d %a %a %a %a", c->kind, c->momentum, c->nesterov,
+                     c->weight_decay, c->beta1, c->beta2, c->epsilon);
+    return XXH64(text, (size_t)n, 0);
+}
+
+/* Members must train the same thing with kernels that compute the same bits. */
+static lks_status check_same(lks_trainer *t)
+{
+    char *plan = NULL;
+    lks_status status = lks_plan_to_json(t->config.plan, &plan);
+    if (status != LKS_OK)
+        return status;
+    const struct {
+        const char *what;
+        uint64_t hash;
+    } own[] = {
+        {"plan", XXH64(plan, strlen(plan), 0)},
+        {"seed", (uint64_t)t->config.seed},
+        {"optimizer", hash_of_optimizer(&t->config.optimizer)},
+        {"model, processor or kernel library", lks__network_fingerprint(t->network)},
+    };
+    free(plan);
+    enum { N = sizeof own / sizeof own[0] };
+    int64_t first[N];
+    for (int i = 0; i < N; i++)
+        first[i] = (int64_t)own[i].hash;
+    status = lks_group_broadcast(t->config.group, first, N, LKS_I64, 0);
+    for (int i = 0; status == LKS_OK && i < N; i++)
+        if ((uint64_t)first[i] != own[i].hash)
+            status = lks__fail(LKS_E_ARG, "rank %d and rank 0 do not agree on the %s", t->rank, own[i].what);
+    return status;
+}
+
+/* Parameters and optimizer state, once per machine, in rank 0's region. */
+static lks_status create_shared(lks_trainer *t)
+{
+    int n_states = lks__optim_n_states(&t->config.optimizer);
+    int64_t elems = lks__network_arena_elems(t->network);
+    size_t bytes = t->rank == 0 ? (size_t)elems * sizeof(float) * (size_t)(1 + n_states) : 0;
+    lks_status status = lks_group_memory_create(t->config.group, bytes, &t->shared);
+    if (status != LKS_OK)
+        return status;
+    t->params = lks_group_memory_at(t->shared, 0);
+    for (int s = 0; s < n_states; s++)
+        t->states[s] = t->params + (1 + s) * elems;
+    return LKS_OK;
+}
+
+static lks_status create_reducer(lks_trainer *t)
+{
+    int n = lks__network_n_params(t->network);
+    lks__span *tensors = lks__alloc_array(n, sizeof *tensors, LKS__MEM_MISC);
+    lks_status status = lks__agree(t->config.group, tensors == NULL ? LKS_E_NOMEM : LKS_OK);
+    if (status == LKS_OK) {
+        for (int i = 0; i < n; i++) {
+            const lks__param *param = lks__network_param(t->network, i);
+            tensors[i] = (lks__span){param->offset_elems, param->arena_elems};
+        }
+        lks__reducer_config config = {.group = t->config.group,
+                                      .arena_elems = lks__network_arena_elems(t->network),
+                                      .n_tensors = n,
+                                      .tensors = tensors,
+                                      .leaves = t->config.plan->leaves_per_process};
+        status = lks__reducer_create(&config, &t->reducer);
+    }
+    lks__free(tensors);
+    return status;
+}
+
+lks_status lks_trainer_create(const lks_trainer_config *config, lks_trainer **out)
+{
+    *out = NULL;
+    if (config->group == NULL)
+        return lks__fail(LKS_E_ARG, "a trainer needs a group");
+    lks_group *group = config->group;
+    int64_t now = lks__now_ns();
+    lks_trainer *t = lks__alloc(sizeof *t, LKS__MEM_MISC);
+    lks_status status = lks__agree(group, t == NULL ? LKS_E_NOMEM : LKS_OK);
+    if (status != LKS_OK)
+        goto fail;
+    t->config = *config;
+    t->created_ns = now;
+    t->rank = lks_group_rank(group);
+
+    if ((status = lks__agree(group, create_local(t))) != LKS_OK)
+        goto fail;
+    if ((status = lks__agree(group, check_same(t))) != LKS_OK)
+        goto fail;
+    if ((status = create_shared(t)) != LKS_OK)
+        goto fail;
+    if ((status = create_reducer(t)) != LKS_OK)
+        goto fail;
+    /* the agreement is also what makes rank 0's values visible to all */
+    if ((status = lks__agree(group, t->rank == 0 ? lks__params_init(t) : LKS_OK)) != LKS_OK)
+        goto fail;
+    *out = t;
+    return LKS_OK;
+
+fail:
+    lks_trainer_destroy(t);
+    return status;
+}
+
+void lks_trainer_destroy(lks_trainer *t)
+{
+    if (t == NULL)
+        return;
+    lks__run_dir_close(t->run_dir);
+    lks__reducer_destroy(t->reducer);
+    lks_group_memory_destroy(t->shared);
+    lks_sampler_destroy(t->sampler);
+    lks__network_destroy(t->network);
+    lks__free(t->indices);
+    lks__free(t->leaf_loss);
+    lks__free(t->leaf_correct);
+    lks__free(t->tensor_norm2);
+    lks__free(t->eval_loss);
+    lks__free(t->plain);
+    lks__free(t);
+}

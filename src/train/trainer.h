@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** What the files of this folder share: the trainer and its parts. Glue only; the maths lives in the other
+ * folders. */
+#ifndef LKS_TRAIN_TRAINER_H
+#define LKS_TRAIN_TRAINER_H
+
+#include <lockstep/sampler.h>
+#include <lockstep/train.h>
+
+#include "ddp/reducer.h"
+#include "nn/network.h"
+#include "optim/update.h"
+#include "record/run_dir.h"
+
+struct lks_trainer {
+    lks_trainer_config config; /* what it points to is borrowed */
+    int64_t created_ns;
+    int rank;
+
+    lks__network *network;
+    lks_sampler *sampler;
+    lks__reducer *reducer;
+    lks_group_memory
+        *shared;   /* rank 0's region: parameters, then optimizer state; one copy for all members */
+    float *params; /* [arena_elems], in shared */
+    float *states[LKS__OPTIM_MAX_STATES]; /* [arena_elems] each, in shared */
+
+    /* Sized once so that a step allocates nothing. */
+    int64_t *indices;     /* [local batch] */
+    double *leaf_loss;    /* [leaves per process]: sums over the leaf's samples */
+    double *leaf_correct; /* same */
+    double *tensor_norm2; /* [parameters] */
+    double *eval_loss;    /* [evaluation leaves]: sums, own leaves; the others are 0 */
+    double *eval_correct; /* same; directly behind eval_loss, reduced together */
+    float *plain;         /* [largest parameter]: one tensor in the plain layout */
+
+    lks__run_dir *run_dir; /* rank 0, when something is written */
+    lks_train_times times;
+};
+
+/** What a step came to; the same on all members. */
+typedef struct lks__step_result {
+    int64_t samples; /* of the step */
+    double lr;
+    double loss_sum; /* over the step's samples */
+    double n_correct;
+    double grad_norm; /* of the step's gradient; NaN when it was not asked for */
+    int stop_signal;  /* a signal that some member was given; 0: none */
+} lks__step_result;
+
+/** Where a step stands in the run. */
+typedef struct lks__position {
+    int64_t step;          /* steps taken before */
+    int64_t epoch;         /* 0-based */
+    int64_t step_in_epoch; /* 0-based */
+    int64_t samples;       /* seen before */
+} lks__position;
+
+/** One step: own leaves forward and backward, reduction, update. Collective.
+ *  Returns: LKS_OK; LKS_E_NOT_FINITE on all members alike; LKS_E_KERNEL; failures of the group. */
+lks_status lks__train_step(lks_trainer *trainer, const lks__position *position, bool with_norm,
+                           lks__step_result *out) LKS_MUST_USE;
+
+/** Leaves of the test set, each of the local batch; the last may be shorter. */
+int64_t lks__eval_n_leaves(const lks_dataset *test_set, int64_t local_batch);
+
+/** Mean loss and accuracy over the whole test set, each sample once, same bits on any number of processes.
+ * Collective. */
+lks_status lks__evaluate(lks_trainer *trainer, double *out_loss, double *out_accuracy) LKS_MUST_USE;
+
+/** Sets the initial parameters, from the seed or from config.init_path. For rank 0. */
+lks_status lks__params_init(lks_trainer *trainer) LKS_MUST_USE;
+
+/** Writes parameters in the plain layout with PyTorch's names, and with_state the optimizer's state and the
+ * position. */
+lks_status lks__params_save(lks_trainer *trainer, const char *path, bool with_state,
+                            const lks__position *position) LKS_MUST_USE;
+
+/** XXH64 of all parameters in the plain layout, in graph order. */
+lks_status lks__params_hash(lks_trainer *trainer, uint64_t *out) LKS_MUST_USE;
+
+/** Turns one member's failure into everybody's: when any member passes a failure, all return the one of the
+ * lowest rank that failed, with its message. Collective. */
+lks_status lks__agree(lks_group *group, lks_status status) LKS_MUST_USE;
+
+#endif
