@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A user's program: prints the library's version. The trainer is named so that all of the library is linked. */
+/* A user's program: prints the version. The trainer is named so that all of the library is linked. */
 #include <stdio.h>
 
 #include <lockstep/lockstep.h>
