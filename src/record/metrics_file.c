@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "record/metrics_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "record/write_file.h"
+
+enum { LINE_BYTES = 512 }; /* three integers, five numbers, and their keys, with room to spare */
+
+typedef struct metric {
+    const char *key;
+    double value;
+} metric;
+
+const char *lks__json_number(double value, char text[LKS__JSON_NUMBER_BYTES])
+{
+    if (!isfinite(value)) {
+        memcpy(text, "null", sizeof "null");
+        return text;
+    }
+    /* 15 digits are right for what was written with at most 15; 17 are for every double. */
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, LKS__JSON_NUMBER_BYTES, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    char *comma = strchr(text, ','); /* a program's locale may have one */
+    if (comma != NULL)
+        *comma = '.';
+    return text;
+}
+
+lks_status lks__metrics_init(lks__metrics_file *file, char *path)
+{
+    file->path = path;
+    file->fd = -1;
+    file->error = 0;
+    file->reported = false;
+    file->whole_bytes = 0;
+    file->buffered_bytes = 0;
+    if (path == NULL)
+        return LKS_E_NOMEM;
+    file->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file->fd < 0)
+        return lks__fail_errno(LKS_E_IO, errno, "cannot write %s", path);
+    return LKS_OK;
+}
+
+static void write_buffer(lks__metrics_file *file)
+{
+    if (file->error == 0)
+        file->error = lks__write_all(file->fd, file->buffer, file->buffered_bytes);
+    if (file->error == 0)
+        file->whole_bytes += (off_t)file->buffered_bytes;
+    else if (ftruncate(file->fd, file->whole_bytes) != 0)
+        file->whole_bytes = -1; /* half a line stays; there is nothing more to try */
+    file->buffered_bytes = 0;
+}
+
+void lks__metrics_deinit(lks__metrics_file *file)
+{
+    if (file->fd >= 0) {
+        write_buffer(file);
+        close(file->fd);
+    }
+    lks__free(file->path);
+    file->path = NULL;
+    file->fd = -1;
+}
+
+lks_status lks__metrics_flush(lks__metrics_file *file)
+{
+    write_buffer(file);
+    if (file->error == 0 || file->reported)
+        return LKS_OK;
+    file->reported = true;
+    return lks__fail_errno(LKS_E_IO, file->error, "cannot write %s", file->path);
+}
+
+static void add_line(lks__metrics_file *file, const char *line, size_t bytes)
+{
+    if (file->buffered_bytes + bytes > sizeof file->buffer)
+        write_buffer(file);
+    memcpy(file->buffer + file->buffered_bytes, line, bytes);
+    file->buffered_bytes += bytes;
+}
+
+/* position: step, samples, epoch. */
+static void add_metrics(lks__metrics_file *file, const int64_t position[3], int n_metrics,
+                        const metric *metrics)
+{
+    char line[LINE_BYTES];
+    size_t bytes = (size_t)snprintf(line, sizeof line,
+                                    "{\"step\": %" PRId64 ", \"samples\": %" PRId64 ", \"epoch\": %" PRId64,
+                                    position[0], position[1], position[2]);
+    for (int i = 0; i < n_metrics; i++) {
+        char number[LKS__JSON_NUMBER_BYTES];
+        bytes += (size_t)snprintf(line + bytes, sizeof line - bytes, ", \"%s\": %s", metrics[i].key,
+                                  lks__json_number(metrics[i].value, number));
+    }
+    bytes += (size_t)snprintf(line + bytes, sizeof line - bytes, "}\n");
+    add_line(file, line, bytes);
+}
+
+void lks__metrics_add_step(lks__metrics_file *file, const lks__step_metrics *m)
+{
+    const int64_t position[] = {m->step, m->samples, m->epoch};
+    const metric metrics[] = {
+        {"lr", m->lr},           {"loss", m->loss}, {"accuracy", m->accuracy}, {"grad_norm", m->grad_norm},
+        {"seconds", m->seconds},
+    };
+    add_metrics(file, position, sizeof metrics / sizeof metrics[0], metrics);
+}
+
+void lks__metrics_add_epoch(lks__metrics_file *file, const lks__epoch_metrics *m)
+{
+    const int64_t position[] = {m->step, m->samples, m->epoch};
+    const metric metrics[] = {
+        {"train_loss", m->train_loss},
+        {"test_loss", m->test_loss},
+        {"test_accuracy", m->test_accuracy},
+        {"samples_per_second", m->samples_per_second},
+        {"seconds", m->seconds},
+    };
+    add_metrics(file, position, sizeof metrics / sizeof metrics[0], metrics);
+}
