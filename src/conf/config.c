@@ -1,34 +1,351 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/** A config: for each option the text that was given and where; resolved into settings after every change. */
 #include <lockstep/config.h>
 
-#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
 
+#include "base/alloc.h"
 #include "base/error.h"
+#include "base/text.h"
+#include "conf/config_yaml.h"
+#include "conf/options.h"
 
-lks_status lks_config_load(const char *path, int n_overrides, const char *const *overrides, lks_config **out)
+#define COMMAND_LINE "the command line"
+
+/* What was given for an option. */
+typedef struct entry {
+    char *text;   /* NULL: not set */
+    char *origin; /* "x.yaml:7"; NULL exactly when text is */
+} entry;
+
+struct lks_config {
+    char *path;
+    char *default_name;   /* the file's name without folder and extension */
+    char *default_output; /* runs/NAME */
+    entry entries[LKS__MAX_OPTIONS];
+    lks__settings settings; /* texts point into entries, the two defaults above, or the option table */
+};
+
+static const entry *entry_of(const lks_config *config, const char *key)
 {
-    (void)n_overrides, (void)overrides, *out = NULL;
-    return lks__fail(LKS_E_UNSUPPORTED, "%s: configs are not read yet", path);
+    return &config->entries[lks__option_find(key) - lks__options];
 }
 
-void lks_config_destroy(lks_config *config)
+static bool is_given(const lks_config *config, const char *key)
+{
+    return entry_of(config, key)->text != NULL;
+}
+
+/* --- checks over several settings; keys are those of the table --- */
+
+static lks_status missing(const lks_config *config, const char *what)
+{
+    return lks__fail(LKS_E_ARG, "%s: %s", config->path, what);
+}
+
+static lks_status check_required(const lks_config *config, const lks__settings *settings)
+{
+    (void)settings;
+    if (!is_given(config, "data.path"))
+        return missing(config, "data.path is missing: the folder of the data set");
+    if (!is_given(config, "batch.local") && !is_given(config, "batch.global"))
+        return missing(config, "the batch size is missing: set batch.local or batch.global");
+    return LKS_OK;
+}
+
+static lks_status check_length(const lks_config *config, const lks__settings *settings)
+{
+    (void)settings;
+    static const char *const lengths[] = {"epochs", "steps", "samples"};
+    const char *set = NULL;
+    for (int i = 0; i < 3; i++) {
+        if (!is_given(config, lengths[i]))
+            continue;
+        if (set != NULL) {
+            (void)lks__fail(LKS_E_ARG, "%s (%s) and %s (%s) are both set; a run has one length", set,
+                            entry_of(config, set)->origin, lengths[i], entry_of(config, lengths[i])->origin);
+            return lks__error_hint(LKS_E_ARG, "unset one: %s=auto or %s=auto", set, lengths[i]);
+        }
+        set = lengths[i];
+    }
+    return set != NULL ? LKS_OK
+                       : missing(config, "the length of the run is missing: set epochs, steps or samples");
+}
+
+static lks_status check_optimizer(const lks_config *config, const lks__settings *settings)
+{
+    char kind[LKS__VALUE_BYTES];
+    lks__option_format(lks__option_find("optimizer.kind"), settings, kind);
+    for (int i = 0; i < lks__n_options; i++) {
+        const lks__option *option = &lks__options[i];
+        const entry *given = &config->entries[i];
+        if (given->text == NULL || lks__option_applies(option, settings->optimizer.kind))
+            continue;
+        (void)lks__fail(LKS_E_ARG, "%s (%s) is no setting of the optimizer %s", option->key, given->origin,
+                        kind);
+        return lks__error_hint(LKS_E_ARG, "unset it: %s=auto", option->key);
+    }
+    if (settings->optimizer.nesterov && settings->optimizer.momentum == 0)
+        return lks__fail(LKS_E_ARG, "optimizer.nesterov (%s) needs optimizer.momentum > 0",
+                         entry_of(config, "optimizer.nesterov")->origin);
+    return LKS_OK;
+}
+
+static lks_status check_rule(const lks_config *config, const lks__settings *settings)
+{
+    const entry *rule = entry_of(config, "lr.rule");
+    if (settings->lr_rule == LKS_LR_NONE || is_given(config, "lr.reference_batch"))
+        return LKS_OK;
+    return lks__fail(LKS_E_ARG,
+                     "lr.rule is %s (%s), which needs lr.reference_batch: the effective batch for which "
+                     "optimizer.lr was tuned",
+                     rule->text, rule->origin);
+}
+
+/* The name becomes a folder's name. */
+static lks_status check_name(const lks_config *config, const lks__settings *settings)
 {
     (void)config;
+    const char *name = settings->name;
+    char shown[LKS__SHOWN_BYTES];
+    if (strchr(name, '/') == NULL && name[0] != '.')
+        return LKS_OK;
+    return lks__fail(LKS_E_ARG,
+                     "name is \"%s\"; a name without \"/\" and without \".\" at its start is needed",
+                     lks__shown(name, shown));
+}
+
+static lks_status (*const checks[])(const lks_config *config, const lks__settings *settings) = {
+    check_required, check_length, check_optimizer, check_rule, check_name,
+};
+
+static lks_status check(const lks_config *config, const lks__settings *settings)
+{
+    for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
+        lks_status status = checks[i](config, settings);
+        if (status != LKS_OK)
+            return status;
+    }
+    return LKS_OK;
+}
+
+/* --- from entries to settings --- */
+
+/* optimizer.kind stands before the settings whose defaults depend on it. */
+static lks_status parse_entries(const lks_config *config, lks__settings *settings)
+{
+    for (int i = 0; i < lks__n_options; i++) {
+        const lks__option *option = &lks__options[i];
+        const char *text = config->entries[i].text;
+        if (text == NULL)
+            text = lks__option_default(option, settings->optimizer.kind);
+        lks_status status = text == NULL ? LKS_OK : lks__option_parse(option, text, settings);
+        if (status != LKS_OK)
+            return status;
+    }
+    return LKS_OK;
+}
+
+/* Nothing changes on failure. */
+static lks_status resolve(lks_config *config)
+{
+    lks__settings settings = {.name = config->default_name};
+    lks_status status = parse_entries(config, &settings);
+    if (status == LKS_OK)
+        status = check(config, &settings);
+    if (status != LKS_OK)
+        return status;
+
+    size_t bytes = strlen(settings.name) + sizeof "runs/";
+    char *default_output = lks__alloc(bytes, LKS__MEM_MISC);
+    if (default_output == NULL)
+        return LKS_E_NOMEM;
+    snprintf(default_output, bytes, "runs/%s", settings.name);
+    lks__free(config->default_output);
+    config->default_output = default_output;
+    if (settings.output == NULL)
+        settings.output = default_output;
+    config->settings = settings;
+    return LKS_OK;
+}
+
+/* --- giving values --- */
+
+static void clear(entry *e)
+{
+    lks__free(e->text);
+    lks__free(e->origin);
+    *e = (entry){0};
+}
+
+/* text: NULL unsets. Checks the value by itself. */
+static lks_status make_entry(const lks__option *option, const char *text, const char *origin, entry *out)
+{
+    lks__settings scratch;
+    entry made = {0};
+    if (text == NULL) {
+        *out = made;
+        return LKS_OK;
+    }
+    if (!lks__yaml_can_hold(text))
+        return lks__fail(LKS_E_ARG, "%s is not valid UTF-8", option->key);
+    lks_status status = lks__option_parse(option, text, &scratch);
+    if (status != LKS_OK)
+        return status;
+    made.text = lks__strdup(text);
+    made.origin = lks__strdup(origin);
+    if (made.text == NULL || made.origin == NULL) {
+        clear(&made);
+        return LKS_E_NOMEM;
+    }
+    *out = made;
+    return LKS_OK;
+}
+
+static lks_status give(lks_config *config, const lks__option *option, const char *text, const char *origin)
+{
+    entry made;
+    lks_status status = make_entry(option, text, origin, &made);
+    if (status != LKS_OK)
+        return status;
+    entry *place = &config->entries[option - lks__options];
+    clear(place);
+    *place = made;
+    return LKS_OK;
+}
+
+static lks_status give_from_file(void *context, const lks__option *option, const char *text, int line)
+{
+    lks_config *config = context;
+    char origin[512];
+    snprintf(origin, sizeof origin, "%.480s:%d", config->path, line);
+    return give(config, option, text, origin);
+}
+
+/* The value of an override: "auto" unsets. */
+static const char *override_text(const char *value)
+{
+    return strcmp(value, "auto") == 0 ? NULL : value;
+}
+
+static lks_status find_option(const char *key, const lks__option **out)
+{
+    *out = lks__option_find(key);
+    return *out != NULL ? LKS_OK : lks__option_unknown(key);
+}
+
+static lks_status give_override(lks_config *config, const char *override)
+{
+    enum { MAX_KEY = 127 };
+    const lks__option *option;
+    char key[MAX_KEY + 1], shown[LKS__SHOWN_BYTES];
+    const char *equals = strchr(override, '=');
+    if (equals == NULL || equals == override)
+        return lks__fail(LKS_E_ARG, "\"%s\" is not key=value", lks__shown(override, shown));
+    snprintf(key, sizeof key, "%.*s", (int)(equals - override < MAX_KEY ? equals - override : MAX_KEY),
+             override);
+    lks_status status = find_option(key, &option);
+    return status == LKS_OK ? give(config, option, override_text(equals + 1), COMMAND_LINE) : status;
 }
 
 lks_status lks_config_set(lks_config *config, const char *key, const char *value)
 {
-    (void)config, (void)value;
-    return lks__fail(LKS_E_UNSUPPORTED, "%s: configs are not read yet", key);
+    const lks__option *option;
+    entry made;
+    lks_status status = find_option(key, &option);
+    if (status == LKS_OK)
+        status = make_entry(option, override_text(value), COMMAND_LINE, &made);
+    if (status != LKS_OK)
+        return status;
+    entry *place = &config->entries[option - lks__options];
+    entry old = *place;
+    *place = made;
+    status = resolve(config);
+    if (status != LKS_OK)
+        *place = old;
+    clear(status == LKS_OK ? &old : &made);
+    return status;
 }
 
-lks_status lks_config_help_text(char **out)
+/* --- the handle --- */
+
+/* "examples/mnist.yaml" -> "mnist"; "run" where the file's name gives none that a folder should have. */
+static char *name_of_file(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *file = slash != NULL ? slash + 1 : path;
+    bool fit = file[0] != '\0' && file[0] != '.' && lks__yaml_can_hold(file);
+    char *name = lks__strdup(fit ? file : "run");
+    char *dot = name != NULL ? strrchr(name, '.') : NULL;
+    if (dot != NULL)
+        *dot = '\0';
+    return name;
+}
+
+static lks_status fill(lks_config *config, const char *path, int n_overrides, const char *const *overrides)
+{
+    config->path = lks__strdup(path);
+    config->default_name = name_of_file(path);
+    if (config->path == NULL || config->default_name == NULL)
+        return LKS_E_NOMEM;
+    lks_status status = lks__yaml_read(path, give_from_file, config);
+    for (int i = 0; status == LKS_OK && i < n_overrides; i++)
+        status = give_override(config, overrides[i]);
+    return status == LKS_OK ? resolve(config) : status;
+}
+
+lks_status lks_config_load(const char *path, int n_overrides, const char *const *overrides, lks_config **out)
 {
     *out = NULL;
-    return lks__fail(LKS_E_UNSUPPORTED, "configs are not read yet");
+    lks_config *config = lks__alloc(sizeof *config, LKS__MEM_MISC);
+    if (config == NULL)
+        return LKS_E_NOMEM;
+    lks_status status = fill(config, path, n_overrides, overrides);
+    if (status != LKS_OK) {
+        lks_config_destroy(config);
+        return status;
+    }
+    *out = config;
+    return LKS_OK;
 }
 
-lks_status lks_config_help_markdown(char **out)
+void lks_config_destroy(lks_config *config)
 {
-    return lks_config_help_text(out);
+    if (config == NULL)
+        return;
+    for (int i = 0; i < lks__n_options; i++)
+        clear(&config->entries[i]);
+    lks__free(config->path);
+    lks__free(config->default_name);
+    lks__free(config->default_output);
+    lks__free(config);
+}
+
+/* --- looking --- */
+
+const lks__settings *lks__config_settings(const lks_config *config)
+{
+    return &config->settings;
+}
+
+const char *lks__config_origin(const lks_config *config, const char *key)
+{
+    const lks__option *option = lks__option_find(key);
+    if (option == NULL)
+        return NULL;
+    const char *origin = config->entries[option - lks__options].origin;
+    return origin != NULL ? origin : "the default";
+}
+
+const char *lks_config_get(const lks_config *config, const char *key)
+{
+    static _Thread_local char buffer[LKS__VALUE_BYTES];
+    const lks__option *option = lks__option_find(key);
+    if (option == NULL)
+        return NULL;
+    if (!lks__option_applies(option, config->settings.optimizer.kind))
+        return "";
+    const char *text = lks__option_format(option, &config->settings, buffer);
+    return text != NULL ? text : "";
 }

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The option table for people: `lockstep help options`, and docs/options.md. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "conf/options.h"
+
+static const char *default_of(const lks__option *option)
+{
+    if (option->default_text != NULL)
+        return option->default_text;
+    return option->default_doc != NULL ? option->default_doc : "not set";
+}
+
+/* "0 (adamw: 0.01)" */
+static void describe_default(const lks__option *option, char *out, size_t bytes)
+{
+    snprintf(out, bytes, "%s", default_of(option));
+    if (option->adamw_default != NULL)
+        snprintf(out, bytes, "%s (adamw: %s)", default_of(option), option->adamw_default);
+}
+
+/* Which optimizers have the setting: "sgd", "adam, adamw"; "" for all, or when it is about something else. */
+static void describe_optimizers(const lks__option *option, char *out, size_t bytes)
+{
+    const lks__option *kinds = lks__option_find("optimizer.kind");
+    unsigned all = 0;
+    out[0] = '\0';
+    for (const lks__choice *kind = kinds->choices; kind->name != NULL; kind++)
+        all |= 1u << kind->value;
+    if (option->optimizers == 0 || option->optimizers == all)
+        return;
+    for (const lks__choice *kind = kinds->choices; kind->name != NULL; kind++)
+        if (option->optimizers & 1u << kind->value) {
+            size_t used = strlen(out);
+            snprintf(out + used, bytes - used, "%s%s", used == 0 ? "" : ", ", kind->name);
+        }
+}
+
+/* "sgd only: momentum, in PyTorch's form" */
+static void describe(const lks__option *option, char *out, size_t bytes)
+{
+    char kinds[60];
+    describe_optimizers(option, kinds, sizeof kinds);
+    snprintf(out, bytes, "%s%s%s", kinds, kinds[0] != '\0' ? " only: " : "", option->doc);
+}
+
+enum { DOC_BYTES = 400, KEY_WIDTH = 22, LINE_WIDTH = 98 };
+
+/* Words of `doc`, broken between words, each line behind the column of keys. */
+static void add_wrapped(lks__text *text, const char *doc)
+{
+    int room = LINE_WIDTH - KEY_WIDTH;
+    while ((int)strlen(doc) > room) {
+        int length = room;
+        while (length > 0 && doc[length] != ' ')
+            length--;
+        lks__text_add(text, "%.*s\n%*s", length, doc, KEY_WIDTH, "");
+        doc += length + 1;
+    }
+    lks__text_add(text, "%s\n", doc);
+}
+
+lks_status lks_config_help_text(char **out)
+{
+    lks__text text = {0};
+    lks__text_add(&text,
+                  "Settings: in the config file as YAML, where dots are nesting, or on the command line "
+                  "as\nkey=value. The value auto unsets a key.\n");
+    for (int i = 0; i < lks__n_options; i++) {
+        const lks__option *option = &lks__options[i];
+        char allowed[LKS__ALLOWED_BYTES], standard[60], doc[DOC_BYTES], facts[DOC_BYTES];
+        lks__option_allowed(option, allowed);
+        describe_default(option, standard, sizeof standard);
+        describe(option, doc, sizeof doc);
+        snprintf(facts, sizeof facts, "%s%s%s; default: %s", allowed, option->unit != NULL ? ", in " : "",
+                 option->unit != NULL ? option->unit : "", standard);
+        lks__text_add(&text, "\n%-*s", KEY_WIDTH, option->key);
+        add_wrapped(&text, doc);
+        lks__text_add(&text, "%*s", KEY_WIDTH, "");
+        add_wrapped(&text, facts);
+    }
+    return lks__text_take(&text, out);
+}
+
+lks_status lks_config_help_markdown(char **out)
+{
+    lks__text text = {0};
+    lks__text_add(
+        &text,
+        "<!-- Written by `lockstep help options --markdown`; a test compares. -->\n"
+        "# Settings\n\n"
+        "In the config file, keys are YAML, where dots are nesting (`batch: {local: 64}`). On the command "
+        "line\nthey are `key=value` pairs that override the file (`batch.local=64`); the value `auto` "
+        "unsets a key.\n\n"
+        "| key | allowed | unit | default | meaning |\n|---|---|---|---|---|\n");
+    for (int i = 0; i < lks__n_options; i++) {
+        const lks__option *option = &lks__options[i];
+        char allowed[LKS__ALLOWED_BYTES], standard[60], doc[DOC_BYTES];
+        lks__option_allowed(option, allowed);
+        describe_default(option, standard, sizeof standard);
+        describe(option, doc, sizeof doc);
+        lks__text_add(&text, "| `%s` | %s | %s | %s | %s |\n", option->key, allowed,
+                      option->unit != NULL ? option->unit : "", standard, doc);
+    }
+    return lks__text_take(&text, out);
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "conf/options.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/text.h"
+
+#define FIELD(name)     .offset = offsetof(lks__settings, name)
+#define INT(name)       .type = LKS__OPTION_INT, FIELD(name)
+#define COUNT(name)     INT(name), .range = {.min = 1, .max = INFINITY}
+#define FLOAT(name)     .type = LKS__OPTION_FLOAT, FIELD(name)
+#define TEXT(name)      .type = LKS__OPTION_TEXT, FIELD(name)
+#define BOOL(name)      .type = LKS__OPTION_BOOL, FIELD(name)
+#define CHOICE(name, c) .type = LKS__OPTION_CHOICE, FIELD(name), .choices = (c)
+#define INT_LIST(name, count)                                                                                \
+    .type = LKS__OPTION_INT_LIST, FIELD(name), .count_offset = offsetof(lks__settings, count)
+
+#define POSITIVE        .range = {.min = 0, .above_min = true, .max = INFINITY}
+#define NOT_NEGATIVE    .range = {.min = 0, .max = INFINITY}
+#define ANY_FINITE      .range = {.min = -INFINITY, .max = INFINITY}
+#define FROM_0_BELOW_1  .range = {.min = 0, .max = 1, .below_max = true}
+#define BETWEEN(lo, hi) .range = {.min = (lo), .max = (hi)}
+
+enum { SGD = 1u << LKS_SGD, ADAM = 1u << LKS_ADAM, ADAMW = 1u << LKS_ADAMW };
+
+static const lks__choice model_kinds[] = {{"mlp", LKS__MODEL_MLP}, {NULL, 0}};
+static const lks__choice data_kinds[] = {{"mnist", LKS__DATA_MNIST}, {NULL, 0}};
+static const lks__choice tails[] = {
+    {"exact", LKS_TAIL_EXACT}, {"drop", LKS_TAIL_DROP}, {"pad", LKS_TAIL_PAD}, {NULL, 0}};
+static const lks__choice reductions[] = {{"mean", LKS_REDUCTION_MEAN}, {"sum", LKS_REDUCTION_SUM}, {NULL, 0}};
+static const lks__choice optimizers[] = {
+    {"sgd", LKS_SGD}, {"adam", LKS_ADAM}, {"adamw", LKS_ADAMW}, {NULL, 0}};
+static const lks__choice rules[] = {
+    {"none", LKS_LR_NONE}, {"linear", LKS_LR_LINEAR}, {"sqrt", LKS_LR_SQRT}, {NULL, 0}};
+static const lks__choice warmup_froms[] = {
+    {"reference", LKS_WARMUP_FROM_REFERENCE}, {"0", LKS_WARMUP_FROM_ZERO}, {NULL, 0}};
+static const lks__choice schedules[] = {
+    {"constant", LKS_SCHEDULE_CONSTANT}, {"cosine", LKS_SCHEDULE_COSINE}, {NULL, 0}};
+
+/* Keys of a group stand together, and optimizer.kind before the settings whose defaults depend on it. */
+/* clang-format off */
+const lks__option lks__options[] = {
+    {"name", TEXT(name), .default_doc = "the config file's name",
+     .doc = "name of the run"},
+    {"seed", INT(seed), BETWEEN(0, 4294967295.0), .default_text = "0",
+     .doc = "seed of the initial parameters and of the order of samples (epoch e uses seed + e)"},
+    {"output", TEXT(output), .default_doc = "runs/NAME",
+     .doc = "run directory"},
+    {"threads", INT(threads), BETWEEN(1, 1024), .default_text = "1",
+     .doc = "compute threads of each process"},
+
+    {"model.kind", CHOICE(model_kind, model_kinds), .default_text = "mlp",
+     .doc = "network; mlp: linear layers with ReLU between them"},
+    {"model.hidden", INT_LIST(hidden, n_hidden), BETWEEN(1, 1e6), .default_text = "[512, 256]",
+     .doc = "mlp: sizes of the hidden layers; [] for none"},
+
+    {"data.kind", CHOICE(data_kind, data_kinds), .default_text = "mnist",
+     .doc = "mnist: the four IDX files in data.path, plain or gzip, under the names that MNIST gives them"},
+    {"data.path", TEXT(data_path), .default_doc = "must be set",
+     .doc = "folder of the data set"},
+    {"data.tail", CHOICE(tail, tails), .default_text = "exact",
+     .doc = "end of an epoch; exact: the last step uses the samples that are left; drop: whole steps only; "
+            "pad: samples are repeated up to a multiple of the world, as PyTorch's DistributedSampler does"},
+    {"data.limit", COUNT(data_limit), .default_doc = "all", .unit = "samples",
+     .doc = "only the first samples of the training set"},
+    {"data.normalize.mean", FLOAT(normalize_mean), ANY_FINITE, .default_text = "0",
+     .doc = "inputs become (value - mean) / std, where a byte's value is byte / 255"},
+    {"data.normalize.std", FLOAT(normalize_std), POSITIVE, .default_text = "1",
+     .doc = "see data.normalize.mean"},
+
+    {"world", COUNT(world), .default_doc = "as many as processes", .unit = "workers",
+     .doc = "data-parallel replicas; a multiple of the number of processes, which share them out"},
+    {"batch.local", COUNT(local_batch), .default_doc = "from the others", .unit = "samples",
+     .doc = "local batch: samples of one forward and backward pass of a worker"},
+    {"batch.accumulate", COUNT(accumulate), .default_doc = "from the others, else 1", .unit = "passes",
+     .doc = "forward and backward passes that a worker adds up before a step"},
+    {"batch.global", COUNT(global_batch), .default_doc = "from the others", .unit = "samples",
+     .doc = "effective batch: samples of a step = batch.local x world x batch.accumulate"},
+
+    {"epochs", COUNT(epochs), .default_doc = "not set", .unit = "epochs",
+     .doc = "length of the run; exactly one of epochs, steps and samples is set"},
+    {"steps", COUNT(steps), .default_doc = "not set", .unit = "steps",
+     .doc = "length of the run in optimizer steps"},
+    {"samples", COUNT(samples), .default_doc = "not set", .unit = "samples",
+     .doc = "length of the run in samples, rounded up to a whole step"},
+
+    {"reduction", CHOICE(reduction, reductions), .default_text = "mean",
+     .doc = "gradient of a step; mean: over all its samples; sum: the sum of the means of local batches"},
+
+    {"optimizer.kind", CHOICE(optimizer.kind, optimizers), .default_text = "sgd",
+     .doc = "optimizer, with PyTorch's formulas"},
+    {"optimizer.lr", FLOAT(base_lr), POSITIVE, .default_text = "0.001",
+     .doc = "base learning rate: the one that was tuned at lr.reference_batch"},
+    {"optimizer.momentum", FLOAT(optimizer.momentum), FROM_0_BELOW_1, .default_text = "0",
+     .optimizers = SGD, .doc = "momentum, in PyTorch's form"},
+    {"optimizer.nesterov", BOOL(optimizer.nesterov), .default_text = "false",
+     .optimizers = SGD, .doc = "Nesterov's momentum; needs optimizer.momentum > 0"},
+    {"optimizer.weight_decay", FLOAT(optimizer.weight_decay), NOT_NEGATIVE, .default_text = "0",
+     .adamw_default = "0.01", .optimizers = SGD | ADAM | ADAMW,
+     .doc = "weight decay; added to the gradient (sgd, adam) or decoupled from it (adamw)"},
+    {"optimizer.beta1", FLOAT(optimizer.beta1), FROM_0_BELOW_1, .default_text = "0.9",
+     .optimizers = ADAM | ADAMW, .doc = "decay of the average of gradients"},
+    {"optimizer.beta2", FLOAT(optimizer.beta2), FROM_0_BELOW_1, .default_text = "0.999",
+     .optimizers = ADAM | ADAMW, .doc = "decay of the average of squared gradients"},
+    {"optimizer.epsilon", FLOAT(optimizer.epsilon), POSITIVE, .default_text = "1e-8",
+     .optimizers = ADAM | ADAMW, .doc = "added to the denominator"},
+
+    {"lr.rule", CHOICE(lr_rule, rules), .default_text = "none",
+     .doc = "how the learning rate follows the effective batch, kappa = batch.global / lr.reference_batch; "
+            "linear: x kappa; sqrt: x the square root of kappa"},
+    {"lr.reference_batch", COUNT(reference_batch), .default_doc = "not set", .unit = "samples",
+     .doc = "effective batch for which optimizer.lr was tuned; needed by every rule but none"},
+    {"lr.warmup_epochs", FLOAT(warmup_epochs), BETWEEN(0, 1e6), .default_text = "0", .unit = "epochs",
+     .doc = "length of the gradual warm-up to the scaled learning rate; may be a fraction"},
+    {"lr.warmup_from", CHOICE(warmup_from, warmup_froms), .default_text = "reference",
+     .doc = "where the warm-up starts; reference: at optimizer.lr; 0: at zero"},
+    {"lr.schedule", CHOICE(schedule, schedules), .default_text = "constant",
+     .doc = "learning rate after the warm-up; cosine: down to zero at the end of the run"},
+
+    {"comm.timeout", FLOAT(comm_timeout_s), .range = {.min = 0, .above_min = true, .max = 1e9},
+     .default_text = "300", .unit = "seconds",
+     .doc = "how long a process waits for another before it gives up"},
+    {"metrics.every_steps", COUNT(metrics_every_steps), .default_text = "10", .unit = "steps",
+     .doc = "steps between two lines of metrics.jsonl"},
+};
+/* clang-format on */
+
+enum { N_OPTIONS = sizeof lks__options / sizeof lks__options[0] };
+const int lks__n_options = N_OPTIONS;
+_Static_assert((int)N_OPTIONS <= (int)LKS__MAX_OPTIONS, "arrays have a place for each option");
+
+const lks__option *lks__option_find(const char *key)
+{
+    for (int i = 0; i < N_OPTIONS; i++)
+        if (strcmp(lks__options[i].key, key) == 0)
+            return &lks__options[i];
+    return NULL;
+}
+
+static bool is_in_group(const lks__option *option, const char *group)
+{
+    size_t length = strlen(group);
+    return strncmp(option->key, group, length) == 0 && option->key[length] == '.';
+}
+
+bool lks__option_is_group(const char *name)
+{
+    for (int i = 0; i < N_OPTIONS; i++)
+        if (is_in_group(&lks__options[i], name))
+            return true;
+    return false;
+}
+
+bool lks__option_applies(const lks__option *option, lks_optimizer_kind kind)
+{
+    return option->optimizers == 0 || (option->optimizers & 1u << kind) != 0;
+}
+
+const char *lks__option_default(const lks__option *option, lks_optimizer_kind kind)
+{
+    return kind == LKS_ADAMW && option->adamw_default != NULL ? option->adamw_default : option->default_text;
+}
+
+/* The key that was probably meant: one that ends in ".<key>", else the nearest in spelling; NULL: none. */
+static const char *meant(const char *key)
+{
+    const char *keys[N_OPTIONS];
+    for (int i = 0; i < N_OPTIONS; i++) {
+        keys[i] = lks__options[i].key;
+        const char *last = strrchr(keys[i], '.');
+        if (last != NULL && strcmp(last + 1, key) == 0)
+            return keys[i];
+    }
+    int nearest = lks__nearest(key, N_OPTIONS, keys);
+    return nearest < 0 ? NULL : keys[nearest];
+}
+
+lks_status lks__option_unknown(const char *key)
+{
+    char shown[LKS__SHOWN_BYTES];
+    lks__shown(key, shown);
+    if (lks__option_is_group(key)) {
+        char keys[400] = "";
+        for (int i = 0; i < N_OPTIONS; i++)
+            if (is_in_group(&lks__options[i], key)) {
+                size_t used = strlen(keys);
+                snprintf(keys + used, sizeof keys - used, "%s%s", used == 0 ? "" : ", ", lks__options[i].key);
+            }
+        return lks__fail(LKS_E_ARG, "\"%s\" is a group of keys: %s", shown, keys);
+    }
+    const char *suggestion = meant(key);
+    if (suggestion != NULL)
+        return lks__fail(LKS_E_ARG, "unknown key \"%s\"; did you mean \"%s\"?", shown, suggestion);
+    (void)lks__fail(LKS_E_ARG, "unknown key \"%s\"", shown);
+    return lks__error_hint(LKS_E_ARG, "`lockstep help options` lists all keys");
+}

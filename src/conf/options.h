@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The option table: one row per setting. Parsing, overrides, defaults, help and docs/options.md all come
+ * from it. */
+#ifndef LKS_CONF_OPTIONS_H
+#define LKS_CONF_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "conf/settings.h"
+
+typedef enum lks__option_type {
+    LKS__OPTION_INT,      /* int64_t */
+    LKS__OPTION_FLOAT,    /* double; finite */
+    LKS__OPTION_TEXT,     /* const char *; not empty */
+    LKS__OPTION_CHOICE,   /* an enum */
+    LKS__OPTION_INT_LIST, /* int64_t[LKS__MAX_HIDDEN], and an int64_t count */
+    LKS__OPTION_BOOL,     /* bool */
+} lks__option_type;
+
+/** One allowed word, and the enum's value for it. */
+typedef struct lks__choice {
+    const char *name; /* NULL ends a list of choices */
+    int value;
+} lks__choice;
+
+/** Integers end here, whatever their range says: far above any data set, and exact as a double. */
+#define LKS__INT_LIMIT 1000000000000000
+
+/** Allowed numbers. */
+typedef struct lks__range {
+    double min, max;           /* may be infinite */
+    bool above_min, below_max; /* min, max themselves are not allowed */
+} lks__range;
+
+typedef struct lks__option {
+    const char *key; /* dotted */
+    lks__option_type type;
+    size_t offset;       /* of the field in lks__settings */
+    size_t count_offset; /* LKS__OPTION_INT_LIST: of the number of elements */
+    lks__range range;
+    const lks__choice *choices;
+    const char *default_text;  /* NULL: not set */
+    const char *default_doc;   /* what help says when there is no default_text; NULL: "not set" */
+    const char *adamw_default; /* where it differs; NULL: as default_text */
+    unsigned
+        optimizers;   /* bits 1 << lks_optimizer_kind: the kinds that have this setting; 0: not about them */
+    const char *unit; /* "samples"; NULL: none */
+    const char *doc;
+} lks__option;
+
+enum { LKS__MAX_OPTIONS = 128 }; /* for arrays with a place for each option */
+
+extern const lks__option lks__options[];
+extern const int lks__n_options; /* <= LKS__MAX_OPTIONS */
+
+/** The row of a key; NULL: no such key. */
+const lks__option *lks__option_find(const char *key);
+
+/** Whether keys start with "<name>.". */
+bool lks__option_is_group(const char *name);
+
+/** Whether the kind of optimizer has this setting; true for settings that are not about optimizers. */
+bool lks__option_applies(const lks__option *option, lks_optimizer_kind kind);
+
+/** The default as text, which may depend on the kind of optimizer; NULL: none. */
+const char *lks__option_default(const lks__option *option, lks_optimizer_kind kind);
+
+/** Sets LKS_E_ARG's message for a key that does not exist, or that is a group's name. */
+lks_status lks__option_unknown(const char *key);
+
+enum { LKS__ALLOWED_BYTES = 160, LKS__VALUE_BYTES = LKS__MAX_HIDDEN * 24 };
+
+/** What is allowed, in words: "an integer >= 1". */
+void lks__option_allowed(const lks__option *option, char out[LKS__ALLOWED_BYTES]);
+
+/** Parses a value into its field; texts are borrowed from `text`. Returns: LKS_OK; LKS_E_ARG (key, value,
+ * what is allowed; *out unchanged). */
+lks_status lks__option_parse(const lks__option *option, const char *text, lks__settings *out) LKS_MUST_USE;
+
+/** A field as text that lks__option_parse reads back to the same value. Returns `buffer`, or the text itself
+ * for a text (NULL when that is not set). */
+const char *lks__option_format(const lks__option *option, const lks__settings *settings,
+                               char buffer[LKS__VALUE_BYTES]);
+
+/** A user's text made fit for one line of a message: control characters replaced, long ones cut. */
+enum { LKS__SHOWN_BYTES = 80 };
+const char *lks__shown(const char *text, char buffer[LKS__SHOWN_BYTES]);
+
+#endif
