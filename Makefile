@@ -19,10 +19,10 @@ help: ## show this list
 deps: ## install the Debian packages that lockstep needs (the others do so when something is missing)
 	@scripts/deps
 
-build: ## build the program, build/lockstep, and the library
+build: ## build the program (build/lockstep), the library and the examples
 	@scripts/deps --quiet
 	@$(cmake) --preset release
-	@$(cmake) --build --preset release --parallel $(jobs) --target lockstep --target lockstep_cli
+	@$(cmake) --build --preset release --parallel $(jobs) --target lockstep lockstep_cli all_examples
 
 demo: build ## train a network on MNIST with two workers
 	@if scripts/get-data mnist; then config=examples/mnist.yaml; else \
@@ -43,7 +43,7 @@ lint: ## run the tests that read the code: layers, format, names, banned calls
 	@$(ctest) --preset dev --label-regex lint
 
 bench: build ## build and run the benchmarks
-	@$(cmake) --build --preset release --parallel $(jobs) --target benchmarks
+	@$(cmake) --build --preset release --parallel $(jobs) --target all_bench
 	@set -e; for program in build/bench/bench_*; do echo "== $$program"; "$$program"; done
 
 clean: ## remove what the others have built
