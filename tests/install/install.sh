@@ -36,14 +36,26 @@ check() {
     fi
 }
 
+say "a program built by find_package"
+"$cmake" -S "$source/tests/install/consumer" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" \
+    -DCMAKE_C_COMPILER="$cc" -Dversion="$expected" >"$work/consumer.log"
+"$cmake" --build "$work/consumer" >>"$work/consumer.log" || { cat "$work/consumer.log"; exit 1; }
+check "$work/consumer/consumer"
+
 say "a program built by pkg-config"
 flags=$(PKG_CONFIG_PATH=$libdir/pkgconfig pkg-config --cflags --libs lockstep)
 # shellcheck disable=SC2086 # a list of words
 "$cc" "$source/tests/install/consumer.c" $flags -o "$work/by_pkg_config"
 check "$work/by_pkg_config"
 
-say "a program built by find_package"
-"$cmake" -S "$source/tests/install/consumer" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" \
-    -DCMAKE_C_COMPILER="$cc" -Dversion="$expected" >"$work/consumer.log"
-"$cmake" --build "$work/consumer" >>"$work/consumer.log" || { cat "$work/consumer.log"; exit 1; }
-check "$work/consumer/consumer"
+say "the program in README.md, two processes of it"
+sed -n '/^```c$/,/^```$/{/^```/!p}' "$source/README.md" >"$work/readme.c"
+# shellcheck disable=SC2086
+"$cc" -Wall -Wextra -Werror "$work/readme.c" $flags -o "$work/readme"
+cd "$work" # where it may write
+ln -s "$source/examples" "$source/data" .
+printed=$(LD_LIBRARY_PATH=$libdir "$prefix/bin/lockstep" run -n 2 "$work/readme")
+if [ "$(echo "$printed" | grep -c 'test accuracy')" != 2 ]; then
+    say "the program in README.md printed: $printed"
+    exit 1
+fi
