@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** The reducer: gradients of leaves -> sums over this member's leaves -> sums over all members, in tree
- * order.
+ * order. README.md has the structures and why the step needs no locks.
  *
  * It knows tensors as (offset, length) in an arena and nothing of layers or optimizers. One step is
  *
@@ -10,6 +10,8 @@
  * The last call waits until every member's sum is there, walks over this member's chunk in blocks of 4,096
  * elements, adds each block over the members and hands it to a callback (which updates the parameters of the
  * block), and waits until every member has done so: one trip through memory, no copies.
+ *
+ * Thread: a reducer belongs to the thread that plays its member.
  */
 #ifndef LKS_DDP_REDUCER_H
 #define LKS_DDP_REDUCER_H
@@ -30,23 +32,30 @@ typedef struct lks__span {
     int64_t n_elems;
 } lks__span;
 
+/** Equal on all members, but for the handle. */
 typedef struct lks__reducer_config {
-    lks_group *group; /* borrowed */
+    lks_group *group; /* borrowed until destroy */
     int64_t arena_elems;
     int n_tensors;
     const lks__span *tensors; /* in ascending order, apart from each other; copied */
-    int64_t leaves;           /* m: leaves of this member per step; equal on all members */
+    int64_t leaves;           /* m >= 1: leaves of this member per step */
 } lks__reducer_config;
 
-/** Collective. Allocates floor(log2 m) + 1 gradient arenas, one of them in shared memory. */
+/** Allocates floor(log2 m) + 1 gradient arenas, one of them in shared memory.
+ *
+ * Collective. Ownership: the caller destroys *out, before the group; on failure *out is NULL.
+ * Returns: LKS_OK; LKS_E_ARG; LKS_E_NOMEM; failures of lks_group_memory_create. A member that fails alone
+ * must leave the group, or the others wait for it until their deadline.
+ */
 lks_status lks__reducer_create(const lks__reducer_config *config, lks__reducer **out) LKS_MUST_USE;
 void lks__reducer_destroy(lks__reducer *reducer);
 
-/** The arena in which the step's next leaf writes its gradient (all of it: contents are stale). */
+/** The arena in which the step's next leaf writes its gradient (every tensor: contents are stale). Another
+ * one after each lks__reducer_leaf_done. */
 float *lks__reducer_leaf(lks__reducer *reducer);
 
 /** The leaf is written (empty: it has no samples and counts as +0.0 everywhere; nothing need be written).
- * Adds it to this member's tree. */
+ * Adds it to this member's tree. Called m times a step. */
 void lks__reducer_leaf_done(lks__reducer *reducer, bool empty);
 
 /** One block of this member's chunk, reduced. */
@@ -54,18 +63,19 @@ typedef struct lks__block {
     int tensor;            /* index */
     int64_t offset_elems;  /* in the arena */
     int64_t n_elems;       /* 1 .. LKS__BLOCK_ELEMS */
-    const float *grad_sum; /* [n_elems]: the sum over all leaves */
+    const float *grad_sum; /* [n_elems]: the sum over all leaves; valid during the call */
 } lks__block;
 
-/** Called for each block of the chunk. Returns the block's contribution to its tensor's norm (0 if not
- * wanted). */
+/** Called for each block of the chunk, in ascending order. Returns the block's contribution to its tensor's
+ * norm (0 if not wanted). */
 typedef double lks__block_fn(void *context, const lks__block *block);
 
 /** What a step shares besides gradients. */
 typedef struct lks__step_io {
-    double sums[LKS__STEP_SUMS]; /* in: this member's; out: summed over members in tree order, same bits on
-                                    all */
-    int flag;                    /* in: this member's; out: the largest of all */
+    /* In: this member's; out: summed over members in tree order, same bits on all. The bits do not depend on
+     * the number of members when each member's own value is a tree sum over its leaves (lks__tree_sum). */
+    double sums[LKS__STEP_SUMS];
+    int flag; /* in: this member's; out: the largest of all */
     lks__block_fn *block;
     void *block_context;
     double *tensor_norm2; /* [n_tensors], or NULL: out: sums of block contributions in tree order, on all
@@ -74,7 +84,12 @@ typedef struct lks__step_io {
         block_s; /* out: added up: waiting for others, adding over members, inside the callback */
 } lks__step_io;
 
-/** Collective. Returns: LKS_OK; failures of the group's barrier. */
+/** Allocates nothing. After it the next step's leaves may be written, and what the callbacks of all members
+ * wrote to shared memory may be read.
+ *
+ * Collective. Returns: LKS_OK; LKS_E_INTERNAL when not all leaves are done; failures of the group's barrier
+ * (io is as it was, but callbacks may have run).
+ */
 lks_status lks__reducer_step(lks__reducer *reducer, lks__step_io *io) LKS_MUST_USE;
 
 #endif

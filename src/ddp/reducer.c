@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ddp/reducer.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "base/machine.h"
+#include "base/tree.h"
+#include "ddp/add.h"
+
+/* What a member tells the others in a step. Written by its owner before the first barrier, read by all
+ * between the barriers. */
+typedef struct step_slot {
+    double sums[LKS__STEP_SUMS];
+    int flag;
+    char padding[64 - LKS__STEP_SUMS * sizeof(double) - sizeof(int)];
+} step_slot;
+
+_Static_assert(sizeof(step_slot) == 64, "a slot is one cache line");
+
+/* A member's region of the group's memory: its arena, its slot and, on rank 0, the norms of all blocks. */
+typedef struct region {
+    float *arena; /* [arena_elems] */
+    step_slot *slot;
+    double *block_norm2; /* [blocks of all tensors] */
+} region;
+
+struct lks__reducer {
+    lks_group *group;
+    int rank, size;
+    int64_t arena_elems;
+
+    /* own leaves: a stack of sums over 2^k leaves each, as the digits of a binary counter */
+    int64_t leaves, n_done;
+    int n_arenas, n_pending;
+    float **arenas; /* [n_arenas]; the first is this member's region, the others are private */
+
+    lks_group_memory *memory;
+    const float **member_arenas; /* [size] */
+    const step_slot **slots;     /* [size] */
+    step_slot *own_slot;
+    double *block_norm2; /* in rank 0's region; each block's value is written by the owner of its chunk */
+
+    int n_tensors;
+    int64_t *first_block; /* [n_tensors + 1]: a tensor's first block among all */
+    lks__block *chunk;    /* own blocks: [n_chunk], consecutive among all blocks from chunk_first on */
+    int64_t n_chunk, chunk_first;
+
+    lks__rank_tree *tree;
+    double *rank_values; /* [size]: what is summed over members */
+};
+
+static lks_status check_config(const lks__reducer_config *config)
+{
+    if (config->leaves < 1)
+        return lks__fail(LKS_E_ARG, "%lld leaves per process; at least 1 is needed",
+                         (long long)config->leaves);
+    int64_t end = 0;
+    for (int i = 0; i < config->n_tensors; i++) {
+        const lks__span *tensor = &config->tensors[i];
+        if (tensor->offset_elems < end || tensor->n_elems < 0 ||
+            tensor->n_elems > config->arena_elems - tensor->offset_elems)
+            return lks__fail(LKS_E_ARG,
+                             "tensor %d of %lld elements at %lld does not fit between %lld and %lld", i,
+                             (long long)tensor->n_elems, (long long)tensor->offset_elems, (long long)end,
+                             (long long)config->arena_elems);
+        end = tensor->offset_elems + tensor->n_elems;
+    }
+    return LKS_OK;
+}
+
+static int floor_log2(int64_t n)
+{
+    return 63 - __builtin_clzll((uint64_t)n);
+}
+
+static int64_t n_blocks(const lks__reducer *reducer)
+{
+    return reducer->first_block[reducer->n_tensors];
+}
+
+static void number_blocks(lks__reducer *reducer, const lks__span *tensors)
+{
+    for (int i = 0; i < reducer->n_tensors; i++)
+        reducer->first_block[i + 1] = reducer->first_block[i] +
+                                      (tensors[i].n_elems + LKS__BLOCK_ELEMS - 1) / LKS__BLOCK_ELEMS;
+}
+
+/* A block belongs to the member in whose equal share of all elements its middle lies. So chunks are
+ * consecutive, and each is within half a block of its share at both ends. */
+static int owner_of(const lks__reducer *reducer, int64_t first_elem, int64_t n_elems, int64_t total_elems)
+{
+    return (int)((first_elem + n_elems / 2) * reducer->size / total_elems);
+}
+
+/* Finds the own blocks: counts them, and writes them once there is a place for them. */
+static void list_chunk(lks__reducer *reducer, const lks__span *tensors)
+{
+    int64_t total = 0, elem = 0, index = 0;
+    for (int i = 0; i < reducer->n_tensors; i++)
+        total += tensors[i].n_elems;
+    reducer->n_chunk = 0;
+    for (int i = 0; i < reducer->n_tensors; i++)
+        for (int64_t start = 0; start < tensors[i].n_elems; start += LKS__BLOCK_ELEMS, index++) {
+            int64_t rest = tensors[i].n_elems - start;
+            int64_t n_elems = rest < LKS__BLOCK_ELEMS ? rest : LKS__BLOCK_ELEMS;
+            if (owner_of(reducer, elem, n_elems, total) == reducer->rank) {
+                if (reducer->n_chunk == 0)
+                    reducer->chunk_first = index;
+                if (reducer->chunk)
+                    reducer->chunk[reducer->n_chunk] = (lks__block){i, tensors[i].offset_elems + start,
+                                                                    n_elems, NULL};
+                reducer->n_chunk++;
+            }
+            elem += n_elems;
+        }
+}
+
+static size_t align_up(size_t bytes)
+{
+    return (bytes + LKS__ALIGNMENT - 1) / LKS__ALIGNMENT * LKS__ALIGNMENT;
+}
+
+static region region_at(const lks__reducer *reducer, int rank)
+{
+    char *start = lks_group_memory_at(reducer->memory, rank);
+    size_t arena_bytes = align_up((size_t)reducer->arena_elems * sizeof(float));
+    return (region){
+        .arena = (float *)start,
+        .slot = (step_slot *)(start + arena_bytes),
+        .block_norm2 = (double *)(start + arena_bytes + sizeof(step_slot)),
+    };
+}
+
+static size_t region_bytes(const lks__reducer *reducer)
+{
+    size_t bytes = align_up((size_t)reducer->arena_elems * sizeof(float)) + sizeof(step_slot);
+    return reducer->rank == 0 ? bytes + (size_t)n_blocks(reducer) * sizeof(double) : bytes;
+}
+
+/* Collective. */
+static lks_status map_regions(lks__reducer *reducer)
+{
+    lks_status status = lks_group_memory_create(reducer->group, region_bytes(reducer), &reducer->memory);
+    if (status != LKS_OK)
+        return status;
+    for (int rank = 0; rank < reducer->size; rank++) {
+        region member = region_at(reducer, rank);
+        reducer->member_arenas[rank] = member.arena;
+        reducer->slots[rank] = member.slot;
+    }
+    region own = region_at(reducer, reducer->rank);
+    reducer->arenas[0] = own.arena;
+    reducer->own_slot = own.slot;
+    reducer->block_norm2 = region_at(reducer, 0).block_norm2;
+    return LKS_OK;
+}
+
+static lks_status allocate(lks__reducer *reducer, const lks__reducer_config *config)
+{
+    int size = reducer->size;
+    reducer->arenas = lks__alloc_array(reducer->n_arenas, sizeof *reducer->arenas, LKS__MEM_GRADS);
+    reducer->member_arenas = lks__alloc_array(size, sizeof *reducer->member_arenas, LKS__MEM_COMM);
+    reducer->slots = lks__alloc_array(size, sizeof *reducer->slots, LKS__MEM_COMM);
+    reducer->rank_values = lks__alloc_array(size, sizeof *reducer->rank_values, LKS__MEM_COMM);
+    reducer->first_block = lks__alloc_array(config->n_tensors + 1, sizeof *reducer->first_block,
+                                            LKS__MEM_COMM);
+    if (!reducer->arenas || !reducer->member_arenas || !reducer->slots || !reducer->rank_values ||
+        !reducer->first_block)
+        return LKS_E_NOMEM;
+
+    for (int i = 1; i < reducer->n_arenas; i++)
+        if (!(reducer->arenas[i] = lks__alloc_array(config->arena_elems, sizeof(float), LKS__MEM_GRADS)))
+            return LKS_E_NOMEM;
+
+    number_blocks(reducer, config->tensors);
+    list_chunk(reducer, config->tensors);
+    reducer->chunk = lks__alloc_array(reducer->n_chunk, sizeof *reducer->chunk, LKS__MEM_COMM);
+    if (!reducer->chunk)
+        return LKS_E_NOMEM;
+    list_chunk(reducer, config->tensors);
+    return lks__rank_tree_create(size, LKS__BLOCK_ELEMS, &reducer->tree);
+}
+
+lks_status lks__reducer_create(const lks__reducer_config *config, lks__reducer **out)
+{
+    *out = NULL;
+    lks_status status = check_config(config);
+    if (status != LKS_OK)
+        return status;
+    lks__reducer *reducer = lks__alloc(sizeof *reducer, LKS__MEM_COMM);
+    if (!reducer)
+        return LKS_E_NOMEM;
+    reducer->group = config->group;
+    reducer->rank = lks_group_rank(config->group);
+    reducer->size = lks_group_size(config->group);
+    reducer->arena_elems = config->arena_elems;
+    reducer->leaves = config->leaves;
+    reducer->n_arenas = floor_log2(config->leaves) + 1;
+    reducer->n_tensors = config->n_tensors;
+
+    status = allocate(reducer, config);
+    if (status == LKS_OK)
+        status = map_regions(reducer);
+    if (status != LKS_OK) {
+        lks__reducer_destroy(reducer);
+        return status;
+    }
+    *out = reducer;
+    return LKS_OK;
+}
+
+void lks__reducer_destroy(lks__reducer *reducer)
+{
+    if (!reducer)
+        return;
+    lks_group_memory_destroy(reducer->memory);
+    lks__rank_tree_destroy(reducer->tree);
+    lks__free(reducer->chunk);
+    for (int i = 1; reducer->arenas && i < reducer->n_arenas; i++)
+        lks__free(reducer->arenas[i]);
+    lks__free(reducer->first_block);
+    lks__free(reducer->rank_values);
+    lks__free(reducer->slots);
+    lks__free(reducer->member_arenas);
+    lks__free(reducer->arenas);
+    lks__free(reducer);
+}
+
+float *lks__reducer_leaf(lks__reducer *reducer)
+{
+    return reducer->arenas[reducer->n_pending];
+}
+
+/* The last two pending sums become one. */
+static void merge_pending(lks__reducer *reducer)
+{
+    float *left = reducer->arenas[reducer->n_pending - 2];
+    const float *right = reducer->arenas[reducer->n_pending - 1];
+    lks__add(reducer->arena_elems, left, right, left);
+    reducer->n_pending--;
+}
+
+void lks__reducer_leaf_done(lks__reducer *reducer, bool empty)
+{
+    if (empty)
+        memset(lks__reducer_leaf(reducer), 0, (size_t)reducer->arena_elems * sizeof(float));
+    reducer->n_pending++;
+    reducer->n_done++;
+    for (int64_t n = reducer->n_done; n % 2 == 0; n /= 2)
+        merge_pending(reducer);
+    while (reducer->n_done == reducer->leaves && reducer->n_pending > 1)
+        merge_pending(reducer);
+}
+
+/* Times of a step in nanoseconds. */
+typedef struct step_times {
+    int64_t wait, reduce, block;
+} step_times;
+
+static lks_status timed_barrier(lks__reducer *reducer, step_times *times)
+{
+    int64_t start = lks__now_ns();
+    lks_status status = lks_group_barrier(reducer->group);
+    times->wait += lks__now_ns() - start;
+    return status;
+}
+
+static void walk_chunk(lks__reducer *reducer, const lks__step_io *io, step_times *times)
+{
+    int64_t start = lks__now_ns();
+    for (int64_t i = 0; i < reducer->n_chunk; i++) {
+        lks__block block = reducer->chunk[i];
+        block.grad_sum = lks__rank_tree_sum(reducer->tree, reducer->member_arenas, block.offset_elems,
+                                            block.n_elems);
+        int64_t reduced = lks__now_ns();
+        reducer->block_norm2[reducer->chunk_first + i] = io->block(io->block_context, &block);
+        int64_t end = lks__now_ns();
+        times->reduce += reduced - start;
+        times->block += end - reduced;
+        start = end;
+    }
+}
+
+static void combine_slots(lks__reducer *reducer, double sums[LKS__STEP_SUMS], int *flag)
+{
+    for (int k = 0; k < LKS__STEP_SUMS; k++) {
+        for (int rank = 0; rank < reducer->size; rank++)
+            reducer->rank_values[rank] = reducer->slots[rank]->sums[k];
+        sums[k] = lks__tree_sum(reducer->rank_values, reducer->size);
+    }
+    *flag = reducer->slots[0]->flag;
+    for (int rank = 1; rank < reducer->size; rank++)
+        if (reducer->slots[rank]->flag > *flag)
+            *flag = reducer->slots[rank]->flag;
+}
+
+static void sum_norms(const lks__reducer *reducer, double *tensor_norm2)
+{
+    for (int i = 0; i < reducer->n_tensors; i++) {
+        int64_t first = reducer->first_block[i];
+        tensor_norm2[i] = lks__tree_sum(reducer->block_norm2 + first, reducer->first_block[i + 1] - first);
+    }
+}
+
+lks_status lks__reducer_step(lks__reducer *reducer, lks__step_io *io)
+{
+    if (reducer->n_done != reducer->leaves)
+        return lks__fail(LKS_E_INTERNAL, "a step with %lld of %lld leaves done", (long long)reducer->n_done,
+                         (long long)reducer->leaves);
+    step_times times = {0};
+    double sums[LKS__STEP_SUMS];
+    int flag;
+
+    memcpy(reducer->own_slot->sums, io->sums, sizeof io->sums);
+    reducer->own_slot->flag = io->flag;
+    lks_status status = timed_barrier(reducer, &times); /* every member's arena and slot are written */
+    if (status != LKS_OK)
+        return status;
+    walk_chunk(reducer, io, &times);
+    combine_slots(reducer, sums, &flag);
+    status = timed_barrier(reducer, &times); /* every chunk is done; arenas and slots have been read */
+    if (status != LKS_OK)
+        return status;
+
+    memcpy(io->sums, sums, sizeof sums);
+    io->flag = flag;
+    if (io->tensor_norm2)
+        sum_norms(reducer, io->tensor_norm2);
+    io->wait_s += (double)times.wait * 1e-9;
+    io->reduce_s += (double)times.reduce * 1e-9;
+    io->block_s += (double)times.block * 1e-9;
+    reducer->n_done = reducer->n_pending = 0;
+    return LKS_OK;
+}

@@ -1,0 +1,669 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The reducer against sums that are added by hand: recursively, one element at a time, from the leaves.
+ * Members are threads, where ThreadSanitizer sees races, and processes. What they find out goes to shared
+ * memory and is looked at when all have ended. */
+#define _GNU_SOURCE /* memfd_create, MAP_ANONYMOUS */
+#include "check.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "ddp/add.h"
+#include "ddp/reducer.h"
+
+enum { MAX_SIZE = 8, N_TENSORS = 6, ARENA = 36032 };
+
+/* Less than a block, a block and a bit, exactly one, several, none, one element; with gaps between. */
+static const lks__span tensors[N_TENSORS] = {{0, 5},        {16, 5000}, {5024, 4096},
+                                             {9120, 26611}, {35744, 0}, {36000, 1}};
+
+static const double timeout_s = 60;
+
+/* ---- what the leaves hold ---- */
+
+typedef float leaf_fn(int step, int leaf, int64_t elem);
+
+static uint32_t hash(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t x = a * 0x9e3779b1u ^ b * 0x85ebca6bu ^ c * 0xc2b2ae35u;
+    x ^= x >> 15, x *= 0x2c1b3c6du, x ^= x >> 12, x *= 0x297a2d39u, x ^= x >> 15;
+    return x;
+}
+
+/* -8 .. 7: sums of 64 are exact in any order. */
+static float integer_leaf(int step, int leaf, int64_t elem)
+{
+    return (float)((int)(hash((uint32_t)step, (uint32_t)leaf, (uint32_t)elem) % 16) - 8);
+}
+
+/* Magnitudes over 24 powers of two: nearly every other order of additions gives another sum. */
+static float ordered_leaf(int step, int leaf, int64_t elem)
+{
+    uint32_t h = hash((uint32_t)step, (uint32_t)leaf, (uint32_t)elem);
+    return ldexpf((float)(h >> 8) * 0x1p-23f - 1.0f, (int)(h % 24) - 12);
+}
+
+/* Half of it -0.0, which is +0.0 once an empty leaf is added. */
+static float zeros_leaf(int step, int leaf, int64_t elem)
+{
+    return elem % 2 ? -0.0f : integer_leaf(step, leaf, elem);
+}
+
+/* Not finite in two elements. */
+static float special_leaf(int step, int leaf, int64_t elem)
+{
+    if (elem == 20 && leaf == 1)
+        return NAN;
+    if (elem == 21 && leaf == 0)
+        return INFINITY;
+    return integer_leaf(step, leaf, elem);
+}
+
+typedef bool empty_fn(int leaf);
+
+static bool none_empty(int leaf)
+{
+    (void)leaf;
+    return false;
+}
+
+static bool some_empty(int leaf)
+{
+    return leaf % 3 == 1 || leaf >= 13;
+}
+
+static bool all_empty(int leaf)
+{
+    (void)leaf;
+    return true;
+}
+
+/* What a leaf adds to sums[k]: order-sensitive in double as well. */
+static double leaf_sum(int step, int leaf, int k)
+{
+    return (double)ordered_leaf(step, leaf, k) / 3.0 + ldexp(1.0, (leaf * 7 + k) % 40);
+}
+
+/* ---- a run: what the members are to do, and what they found; in shared memory ---- */
+
+typedef struct finding {
+    lks_status status; /* of the first failure */
+    char message[256];
+    double sums[LKS__STEP_SUMS];
+    int flag;
+    double norm2[N_TENSORS];
+    int64_t chunk_elems;
+    bool consecutive;    /* blocks came in ascending order, aligned to their tensor's start */
+    int64_t allocations; /* made by steps; threads: by any member */
+    double seconds;      /* waiting, reducing, in the callback */
+    int wrong_step;      /* first step that gave another result than expected; 0: none */
+} finding;
+
+typedef struct run {
+    int size;
+    int64_t leaves; /* per member */
+    int steps;
+    leaf_fn *leaf;
+    empty_fn *empty;
+    bool check_each_step; /* integer data: compare every step's sums on every member */
+    float result[ARENA];
+    uint8_t covered[ARENA]; /* blocks that held the element */
+    finding found[MAX_SIZE];
+} run;
+
+static void *shared_memory(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(memory, MAP_FAILED);
+    return memory;
+}
+
+static run *new_run(int size, int64_t leaves, leaf_fn *leaf)
+{
+    run *r = shared_memory(sizeof *r);
+    r->size = size, r->leaves = leaves, r->leaf = leaf;
+    r->steps = 1;
+    r->empty = none_empty;
+    return r;
+}
+
+static void end_run(run *r)
+{
+    munmap(r, sizeof *r);
+}
+
+/* ---- a member ---- */
+
+typedef struct walk {
+    run *run;
+    finding *found;
+    int64_t end; /* of the last block */
+} walk;
+
+/* Copies the block; its contribution is a plain sum of squares, one after the other. */
+static double take_block(void *context, const lks__block *block)
+{
+    walk *w = context;
+    int64_t start = block->offset_elems - tensors[block->tensor].offset_elems;
+    if (block->offset_elems < w->end || start % LKS__BLOCK_ELEMS != 0 || block->n_elems < 1 ||
+        block->n_elems > LKS__BLOCK_ELEMS || start + block->n_elems > tensors[block->tensor].n_elems)
+        w->found->consecutive = false;
+    w->end = block->offset_elems + block->n_elems;
+    w->found->chunk_elems += block->n_elems;
+    double norm2 = 0;
+    for (int64_t i = 0; i < block->n_elems; i++) {
+        w->run->result[block->offset_elems + i] = block->grad_sum[i];
+        w->run->covered[block->offset_elems + i]++;
+        norm2 += (double)block->grad_sum[i] * (double)block->grad_sum[i];
+    }
+    return norm2;
+}
+
+static void write_leaf(const run *r, int step, int leaf, float *arena)
+{
+    for (int t = 0; t < N_TENSORS; t++)
+        for (int64_t i = 0; i < tensors[t].n_elems; i++)
+            arena[tensors[t].offset_elems + i] = r->leaf(step, leaf, tensors[t].offset_elems + i);
+}
+
+static double naive_sum(int step, int k, int lo, int hi)
+{
+    if (hi - lo == 1)
+        return leaf_sum(step, lo, k);
+    int half = 1;
+    while (half * 2 < hi - lo)
+        half *= 2;
+    return naive_sum(step, k, lo, lo + half) + naive_sum(step, k, lo + half, hi);
+}
+
+/* Integer data: every member can tell the step's flag, first sum and last tensor's norm by itself. */
+static bool step_is_right(const run *r, int step, const lks__step_io *io)
+{
+    double sum = 0, last_elem = 0;
+    for (int leaf = 0; leaf < r->size * r->leaves; leaf++) {
+        sum += (double)integer_leaf(step, leaf, 0);
+        last_elem += (double)integer_leaf(step, leaf, tensors[N_TENSORS - 1].offset_elems);
+    }
+    return io->flag == step * MAX_SIZE + r->size - 1 && io->sums[0] == sum &&
+           io->tensor_norm2[N_TENSORS - 1] == last_elem * last_elem;
+}
+
+static lks_status take_step(const run *r, lks__reducer *reducer, int rank, int step, lks__step_io *io)
+{
+    int first = rank * (int)r->leaves;
+    for (int leaf = first; leaf < first + r->leaves; leaf++) {
+        if (!r->empty(leaf))
+            write_leaf(r, step, leaf, lks__reducer_leaf(reducer));
+        lks__reducer_leaf_done(reducer, r->empty(leaf));
+    }
+    for (int k = 0; k < LKS__STEP_SUMS; k++)
+        io->sums[k] = naive_sum(step, k, first, first + (int)r->leaves);
+    io->flag = step * MAX_SIZE + rank;
+    if (r->check_each_step) {
+        io->sums[0] = 0;
+        for (int leaf = first; leaf < first + r->leaves; leaf++)
+            io->sums[0] += (double)integer_leaf(step, leaf, 0);
+        if (hash((uint32_t)step, (uint32_t)rank, 3) % 4 == 0)
+            sched_yield(); /* members come in ever other orders */
+    }
+    return lks__reducer_step(reducer, io);
+}
+
+static lks_status take_steps(run *r, lks__reducer *reducer, int rank)
+{
+    finding *found = &r->found[rank];
+    double norm2[N_TENSORS] = {0};
+    walk w = {.run = r, .found = found};
+    lks__step_io io = {.block = take_block, .block_context = &w, .tensor_norm2 = norm2};
+    int64_t allocations = lks__alloc_count();
+    for (int step = 1; step <= r->steps; step++) {
+        w.end = found->chunk_elems = 0;
+        lks_status status = take_step(r, reducer, rank, step, &io);
+        if (status != LKS_OK)
+            return status;
+        if (r->check_each_step && found->wrong_step == 0 && !step_is_right(r, step, &io))
+            found->wrong_step = step;
+    }
+    found->allocations = lks__alloc_count() - allocations;
+    found->seconds = io.wait_s + io.reduce_s + io.block_s;
+    found->flag = io.flag;
+    memcpy(found->sums, io.sums, sizeof io.sums);
+    memcpy(found->norm2, norm2, sizeof norm2);
+    return LKS_OK;
+}
+
+static void play(run *r, lks_group *group)
+{
+    int rank = lks_group_rank(group);
+    finding *found = &r->found[rank];
+    found->consecutive = true;
+    lks__reducer_config config = {.group = group,
+                                  .arena_elems = ARENA,
+                                  .n_tensors = N_TENSORS,
+                                  .tensors = tensors,
+                                  .leaves = r->leaves};
+    lks__reducer *reducer;
+    found->status = lks__reducer_create(&config, &reducer);
+    if (found->status == LKS_OK)
+        found->status = lks_group_barrier(group); /* nobody creates while others count allocations */
+    if (found->status == LKS_OK)
+        found->status = take_steps(r, reducer, rank);
+    if (found->status == LKS_OK)
+        found->status = lks_group_barrier(group); /* nobody leaves while others still look */
+    if (found->status != LKS_OK)
+        snprintf(found->message, sizeof found->message, "%s", lks_error_message());
+    lks__reducer_destroy(reducer);
+}
+
+/* ---- members as threads, members as processes ---- */
+
+typedef struct seat {
+    run *run;
+    lks_group *group;
+} seat;
+
+static void *thread_main(void *argument)
+{
+    seat *s = argument;
+    play(s->run, s->group);
+    lks_group_destroy(s->group);
+    return NULL;
+}
+
+static void run_threads(run *r)
+{
+    lks_group *members[MAX_SIZE];
+    pthread_t threads[MAX_SIZE];
+    seat seats[MAX_SIZE];
+    CHECK_OK(lks_group_create_threads(r->size, timeout_s, members));
+    for (int rank = 0; rank < r->size; rank++) {
+        seats[rank] = (seat){r, members[rank]};
+        CHECK_INT(pthread_create(&threads[rank], NULL, thread_main, &seats[rank]), 0);
+    }
+    for (int rank = 0; rank < r->size; rank++)
+        pthread_join(threads[rank], NULL);
+}
+
+static void process_main(run *r, int rank, int fd)
+{
+    lks_group_config config = lks_group_config_default();
+    config.rank = config.local_rank = rank;
+    config.size = r->size;
+    config.fd = fd;
+    config.timeout_s = timeout_s;
+    lks_group *group;
+    finding *found = &r->found[rank];
+    found->status = lks_group_create(&config, &group);
+    if (found->status != LKS_OK) {
+        snprintf(found->message, sizeof found->message, "%s", lks_error_message());
+        _exit(1);
+    }
+    play(r, group);
+    lks_group_destroy(group);
+    _exit(0);
+}
+
+static void run_processes(run *r)
+{
+    int fd = memfd_create("test_reducer", 0);
+    assert_true(fd >= 0);
+    pid_t pids[MAX_SIZE];
+    for (int rank = 0; rank < r->size; rank++) {
+        pids[rank] = fork();
+        assert_true(pids[rank] >= 0);
+        if (pids[rank] == 0)
+            process_main(r, rank, fd);
+    }
+    for (int rank = 0; rank < r->size; rank++) {
+        int status;
+        CHECK_INT(waitpid(pids[rank], &status, 0), pids[rank]);
+        CHECK_INT(status, 0);
+    }
+    close(fd);
+}
+
+/* ---- what must come out ---- */
+
+/* The sum over leaves [lo, hi), as the definition of the tree says. */
+static float naive_leaves(const run *r, int64_t elem, int lo, int hi)
+{
+    if (hi - lo == 1)
+        return r->empty(lo) ? 0.0f : r->leaf(r->steps, lo, elem);
+    int half = 1;
+    while (half * 2 < hi - lo)
+        half *= 2;
+    return naive_leaves(r, elem, lo, lo + half) + naive_leaves(r, elem, lo + half, hi);
+}
+
+/* The same over members [lo, hi), each a tree over its own leaves. */
+static float naive_members(const run *r, int64_t elem, int lo, int hi)
+{
+    if (hi - lo == 1)
+        return naive_leaves(r, elem, lo * (int)r->leaves, hi * (int)r->leaves);
+    int half = 1;
+    while (half * 2 < hi - lo)
+        half *= 2;
+    return naive_members(r, elem, lo, lo + half) + naive_members(r, elem, lo + half, hi);
+}
+
+static bool same_bits_promised(const run *r)
+{
+    return r->size == 1 || (r->leaves & (r->leaves - 1)) == 0;
+}
+
+static void check_members_agree(const run *r)
+{
+    for (int rank = 0; rank < r->size; rank++) {
+        const finding *f = &r->found[rank];
+        if (f->status != LKS_OK)
+            fail_msg("P %d, m %d, rank %d: %s: %s", r->size, (int)r->leaves, rank, lks_status_name(f->status),
+                     f->message);
+        assert_true(f->consecutive);
+        CHECK_INT(f->flag, r->steps * MAX_SIZE + r->size - 1);
+        CHECK_INT(f->allocations, 0);
+        CHECK_INT(f->wrong_step, 0);
+        assert_memory_equal(f->sums, r->found[0].sums, sizeof f->sums);
+        assert_memory_equal(f->norm2, r->found[0].norm2, sizeof f->norm2);
+        assert_true(f->seconds > 0);
+    }
+}
+
+/* Each element is in one block of one member, and chunks differ from their share by at most half a block at
+ * both ends. */
+static void check_chunks(const run *r)
+{
+    int64_t total = 0;
+    for (int t = 0; t < N_TENSORS; t++) {
+        total += tensors[t].n_elems;
+        for (int64_t i = 0; i < tensors[t].n_elems; i++)
+            CHECK_INT(r->covered[tensors[t].offset_elems + i], r->steps);
+    }
+    for (int rank = 0; rank < r->size; rank++)
+        CHECK_NEAR(r->found[rank].chunk_elems, (double)total / r->size, LKS__BLOCK_ELEMS);
+}
+
+static void check_elements(const run *r)
+{
+    for (int t = 0; t < N_TENSORS; t++)
+        for (int64_t i = 0; i < tensors[t].n_elems; i++) {
+            int64_t elem = tensors[t].offset_elems + i;
+            float expected = same_bits_promised(r) ? naive_leaves(r, elem, 0, r->size * (int)r->leaves)
+                                                   : naive_members(r, elem, 0, r->size);
+            float got = r->result[elem];
+            bool both_nan = isnan(expected) && isnan(got);
+            if (memcmp(&got, &expected, sizeof got) != 0 && !both_nan)
+                fail_msg("P %d, m %d, element %d: %.9g, wanted %.9g", r->size, (int)r->leaves, (int)elem,
+                         (double)got, (double)expected);
+        }
+}
+
+static void check_sums(const run *r)
+{
+    if (!same_bits_promised(r))
+        return;
+    for (int k = 0; k < LKS__STEP_SUMS; k++) {
+        double expected = naive_sum(r->steps, k, 0, r->size * (int)r->leaves);
+        assert_memory_equal(&r->found[0].sums[k], &expected, sizeof expected);
+    }
+}
+
+/* A block's squares are exact in double and added one after the other, blocks in a tree of depth 3: at most
+ * 4096 + 3 roundings of 2^-53 of positive terms. */
+static void check_norms(const run *r)
+{
+    for (int t = 0; t < N_TENSORS; t++) {
+        long double exact = 0;
+        for (int64_t i = 0; i < tensors[t].n_elems; i++) {
+            long double x = (long double)r->result[tensors[t].offset_elems + i];
+            exact += x * x;
+        }
+        CHECK_NEAR(r->found[0].norm2[t], exact, 4099 * 0x1p-53 * (double)exact);
+    }
+}
+
+static void check_run(const run *r)
+{
+    check_members_agree(r);
+    check_chunks(r);
+    check_elements(r);
+    check_sums(r);
+    check_norms(r);
+}
+
+/* ---- tests ---- */
+
+static const int sizes[] = {1, 2, 3, 4, 5, 8};
+static const int leaves[] = {1, 2, 3, 4, 6, 7, 8};
+enum { N_SIZES = sizeof sizes / sizeof sizes[0], N_LEAVES = sizeof leaves / sizeof leaves[0] };
+
+static void for_all_shapes(leaf_fn *leaf, empty_fn *empty)
+{
+    for (int s = 0; s < N_SIZES; s++)
+        for (int l = 0; l < N_LEAVES; l++) {
+            run *r = new_run(sizes[s], leaves[l], leaf);
+            r->empty = empty;
+            run_threads(r);
+            check_run(r);
+            end_run(r);
+        }
+}
+
+static void integers_are_added(void **state)
+{
+    (void)state;
+    run *r = new_run(3, 5, integer_leaf);
+    run_threads(r);
+    check_run(r);
+    /* exact data: any order gives the sum */
+    for (int64_t elem = 16; elem < 5016; elem++) {
+        int sum = 0;
+        for (int leaf = 0; leaf < 15; leaf++)
+            sum += (int)integer_leaf(1, leaf, elem);
+        CHECK_INT(r->result[elem], sum);
+    }
+    end_run(r);
+}
+
+static void every_shape_adds_in_tree_order(void **state)
+{
+    (void)state;
+    for_all_shapes(ordered_leaf, none_empty);
+}
+
+static void empty_leaves_count_as_zero(void **state)
+{
+    (void)state;
+    for_all_shapes(ordered_leaf, some_empty);
+    for_all_shapes(zeros_leaf, some_empty);
+    run *r = new_run(2, 4, ordered_leaf);
+    r->empty = all_empty;
+    run_threads(r);
+    check_run(r);
+    assert_true(r->result[0] == 0.0f && !signbit(r->result[0]));
+    end_run(r);
+}
+
+static void what_is_not_finite_stays_so(void **state)
+{
+    (void)state;
+    run *r = new_run(2, 2, special_leaf);
+    run_threads(r);
+    check_members_agree(r);
+    check_elements(r);
+    assert_true(isnan(r->result[20]) && isinf(r->result[21]) && isfinite(r->result[22]));
+    assert_true(isnan(r->found[1].norm2[1]) && isfinite(r->found[1].norm2[2]));
+    end_run(r);
+}
+
+/* Eight leaves of a step on 1, 2, 4 and 8 members. */
+static void members_do_not_change_a_bit(void **state)
+{
+    (void)state;
+    run *alone = new_run(1, 8, ordered_leaf);
+    run_threads(alone);
+    check_run(alone);
+    for (int size = 2; size <= 8; size *= 2) {
+        run *r = new_run(size, 8 / size, ordered_leaf);
+        run_threads(r);
+        check_members_agree(r);
+        assert_memory_equal(r->result, alone->result, sizeof r->result);
+        assert_memory_equal(r->found[0].sums, alone->found[0].sums, sizeof r->found[0].sums);
+        assert_memory_equal(r->found[0].norm2, alone->found[0].norm2, sizeof r->found[0].norm2);
+        end_run(r);
+    }
+    end_run(alone);
+}
+
+static void steps_follow_each_other(void **state)
+{
+    (void)state;
+    static const int shapes[][2] = {{2, 1}, {3, 2}, {8, 1}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        run *r = new_run(shapes[i][0], shapes[i][1], integer_leaf);
+        r->steps = 40;
+        r->check_each_step = true;
+        run_threads(r);
+        check_members_agree(r);
+        check_chunks(r);
+        check_elements(r);
+        end_run(r);
+    }
+}
+
+static void processes_do_as_threads(void **state)
+{
+    (void)state;
+    static const int shapes[][2] = {{2, 1}, {2, 4}, {3, 3}, {8, 1}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        run *r = new_run(shapes[i][0], shapes[i][1], ordered_leaf);
+        r->steps = 3;
+        r->empty = some_empty;
+        run_processes(r);
+        check_run(r);
+        end_run(r);
+    }
+}
+
+/* Groups of one, so that no other member waits for the one that fails. */
+static void a_failed_allocation_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    lks_group *group;
+    lks_group_config alone = lks_group_config_default();
+    CHECK_OK(lks_group_create(&alone, &group));
+    int64_t grads = lks__alloc_bytes(LKS__MEM_GRADS), comm = lks__alloc_bytes(LKS__MEM_COMM);
+    lks__reducer_config config = {
+        .group = group, .arena_elems = ARENA, .n_tensors = N_TENSORS, .tensors = tensors, .leaves = 4};
+    lks_status status = LKS_E_NOMEM;
+    int n = 0;
+    while (status != LKS_OK) {
+        lks__reducer *reducer = (lks__reducer *)&config; /* anything but NULL */
+        lks__alloc_fail_nth(++n);
+        status = lks__reducer_create(&config, &reducer);
+        lks__alloc_fail_nth(0);
+        if (status == LKS_OK) {
+            lks__reducer_destroy(reducer);
+        } else {
+            CHECK_INT(status, LKS_E_NOMEM);
+            assert_null(reducer);
+        }
+        CHECK_INT(lks__alloc_bytes(LKS__MEM_GRADS), grads);
+        CHECK_INT(lks__alloc_bytes(LKS__MEM_COMM), comm);
+    }
+    assert_true(n > 10); /* the reducer, its lists, two arenas, the tree's three parts */
+    lks_group_destroy(group);
+}
+
+static void arenas_are_as_many_as_the_counter_has_digits(void **state)
+{
+    (void)state;
+    lks_group *group;
+    lks_group_config alone = lks_group_config_default();
+    CHECK_OK(lks_group_create(&alone, &group));
+    static const int private_arenas[] = {-1, 0, 1, 1, 2, 2, 2, 2, 3};
+    for (int m = 1; m <= 8; m++) {
+        int64_t before = lks__alloc_bytes(LKS__MEM_GRADS);
+        lks__reducer_config config = {.group = group, .arena_elems = 1 << 20, .leaves = m};
+        lks__reducer *reducer;
+        CHECK_OK(lks__reducer_create(&config, &reducer));
+        CHECK_INT((lks__alloc_bytes(LKS__MEM_GRADS) - before) >> 22, private_arenas[m]);
+        lks__reducer_destroy(reducer);
+    }
+    lks_group_destroy(group);
+}
+
+static void what_makes_no_sense_is_refused(void **state)
+{
+    (void)state;
+    lks_group *group;
+    lks_group_config alone = lks_group_config_default();
+    CHECK_OK(lks_group_create(&alone, &group));
+    lks__reducer *reducer;
+    lks__reducer_config config = {.group = group, .arena_elems = 100, .leaves = 0};
+    CHECK_FAILS(lks__reducer_create(&config, &reducer), LKS_E_ARG, "0 leaves per process");
+    config.leaves = 2;
+    config.n_tensors = 2;
+    config.tensors = (lks__span[]){{0, 10}, {9, 10}};
+    CHECK_FAILS(lks__reducer_create(&config, &reducer), LKS_E_ARG,
+                "tensor 1 of 10 elements at 9 does not fit between 10 and 100");
+    config.tensors = (lks__span[]){{0, 10}, {95, 6}};
+    CHECK_FAILS(lks__reducer_create(&config, &reducer), LKS_E_ARG, "tensor 1 of 6 elements at 95");
+    config.tensors = (lks__span[]){{0, 10}, {95, 5}};
+    CHECK_OK(lks__reducer_create(&config, &reducer));
+    lks__reducer_leaf_done(reducer, true);
+    CHECK_FAILS(lks__reducer_step(reducer, &(lks__step_io){0}), LKS_E_INTERNAL, "1 of 2 leaves done");
+    lks__reducer_destroy(reducer);
+    lks__reducer_destroy(NULL);
+    lks_group_destroy(group);
+}
+
+static void every_version_adds_the_same_bytes(void **state)
+{
+    (void)state;
+    enum { N = 4096 + 32 };
+    static float a[N], b[N], start[N], expected[N], got[N];
+    for (int i = 0; i < N; i++) {
+        a[i] = ordered_leaf(1, 0, i);
+        b[i] = ordered_leaf(1, 1, i);
+        start[i] = ordered_leaf(1, 2, i);
+    }
+    static const int lengths[] = {0, 1, 3, 8, 15, 16, 17, 47, 1000, 4096};
+    for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++)
+        for (int offset = 0; offset < 17; offset++)
+            for (int simd = 0; simd <= (int)lks__simd_best(); simd++) {
+                int n = lengths[l];
+                memcpy(expected, start, sizeof expected);
+                memcpy(got, start, sizeof got);
+                for (int i = 0; i < n; i++)
+                    expected[offset + i] = a[i] + b[i + 3];
+                lks__add_versions[simd](n, a, b + 3, got + offset);
+                assert_memory_equal(got, expected, sizeof got);
+                for (int i = 0; i < n; i++) /* in place */
+                    expected[offset + i] += b[i + 1];
+                lks__add_versions[simd](n, got + offset, b + 1, got + offset);
+                assert_memory_equal(got, expected, sizeof got);
+            }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_version_adds_the_same_bytes),
+        cmocka_unit_test(what_makes_no_sense_is_refused),
+        cmocka_unit_test(a_failed_allocation_leaves_nothing_behind),
+        cmocka_unit_test(arenas_are_as_many_as_the_counter_has_digits),
+        cmocka_unit_test(integers_are_added),
+        cmocka_unit_test(every_shape_adds_in_tree_order),
+        cmocka_unit_test(empty_leaves_count_as_zero),
+        cmocka_unit_test(what_is_not_finite_stays_so),
+        cmocka_unit_test(members_do_not_change_a_bit),
+        cmocka_unit_test(steps_follow_each_other),
+        cmocka_unit_test(processes_do_as_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
