@@ -64,7 +64,7 @@ found() {
 
 spdx='/* SPDX-License-Identifier: Apache-2.0 */\n'
 sound_tree
-for lint in layers format headers calls spdx file_names leftovers; do
+for lint in layers format headers calls spdx file_names leftovers links; do
     run $lint
     if [ $code != 0 ] && [ $code != 77 ]; then
         echo "$lint: exit code $code in a tree without faults"
@@ -100,6 +100,7 @@ found leftovers docs/bad.md 'see /ho''me/me/data\n'
 found leftovers docs/bad.md 'blank \n'
 found leftovers docs/bad.md '\ttab\n'
 found leftovers docs/bad.md 'no end'
+found links docs/bad.md 'see [this](architecture.md) and [that](nowhere.md#part)\n'
 
 names_of 'int lks__hidden; static int local;\n'
 if [ $code != 0 ]; then
