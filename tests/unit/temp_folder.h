@@ -31,12 +31,13 @@ static int remove_temp_folder(void **state)
     return nftw(temp_folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-/** The path of a name in the folder. Valid until the fourth call from now. */
+/** The path of a name in the folder. Valid for the next 32 calls. */
 static const char *in_temp_folder(const char *name)
 {
-    static char paths[4][256];
+    enum { N_PATHS = 32 };
+    static char paths[N_PATHS][400];
     static int next;
-    char *path = paths[next++ % 4];
+    char *path = paths[next++ % N_PATHS];
     snprintf(path, sizeof paths[0], "%s/%s", temp_folder, name);
     return path;
 }
