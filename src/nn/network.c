@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nn/network.h"
+
+#include <omp.h>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "nn/network_parts.h"
+
+int lks__network_enter(const lks__network *network)
+{
+    int before = omp_get_max_threads();
+    omp_set_num_threads(network->threads);
+    return before;
+}
+
+void lks__network_leave(int threads_before)
+{
+    omp_set_num_threads(threads_before);
+}
+
+int lks__network_n_params(const lks__network *network)
+{
+    return network->n_params;
+}
+
+const lks__param *lks__network_param(const lks__network *network, int index)
+{
+    return &network->params[index];
+}
+
+int64_t lks__network_arena_elems(const lks__network *network)
+{
+    return network->arena_elems;
+}
+
+int64_t lks__network_n_features(const lks__network *network)
+{
+    return network->nodes[0].n_elems;
+}
+
+/* The loss is the last node of a chain, and reads the logits. */
+static const lks__unit *loss_unit(const lks__network *network)
+{
+    return &network->units[network->n_nodes - 1];
+}
+
+int64_t lks__network_n_classes(const lks__network *network)
+{
+    return loss_unit(network)->n_inputs;
+}
+
+float *lks__network_input(lks__network *network)
+{
+    return network->units[0].y;
+}
+
+int32_t *lks__network_labels(lks__network *network)
+{
+    return network->labels;
+}
+
+const float *lks__network_logits(const lks__network *network)
+{
+    return loss_unit(network)->x;
+}
+
+uint64_t lks__network_fingerprint(const lks__network *network)
+{
+    return network->fingerprint;
+}
+
+static const lks__unit *find_units(const lks__network *network, int64_t batch)
+{
+    for (int i = 0; i < network->n_batches; i++)
+        if (lks__network_units(network, i)->batch == batch)
+            return lks__network_units(network, i);
+    return NULL;
+}
+
+static lks_status fail_batch(int64_t batch)
+{
+    return lks__fail(LKS_E_ARG, "the network is not compiled for batch size %lld", (long long)batch);
+}
+
+static lks_status run_phase(const lks__run *run, const lks__unit *unit, lks__phase phase)
+{
+    return unit->node->op->run[phase] != NULL ? unit->node->op->run[phase](run, unit) : LKS_OK;
+}
+
+lks_status lks__network_forward(lks__network *network, int64_t batch, const float *params, lks__loss *out)
+{
+    const lks__unit *units = find_units(network, batch);
+    if (units == NULL)
+        return fail_batch(batch);
+
+    lks__loss loss = {0};
+    const lks__run run = {.dnn = network->dnn, .params = params, .labels = network->labels, .loss = &loss};
+    lks_status status = LKS_OK;
+    int before = lks__network_enter(network);
+    for (int i = 0; status == LKS_OK && i < network->n_nodes; i++)
+        status = run_phase(&run, &units[i], LKS__FORWARD);
+    lks__network_leave(before);
+    network->forwarded = status == LKS_OK ? batch : 0;
+    if (status == LKS_OK)
+        *out = loss;
+    return status;
+}
+
+static lks_status backward_unit(const lks__run *run, const lks__unit *unit)
+{
+    lks_status status = LKS_OK;
+    if (unit->node->n_params > 0)
+        status = run_phase(run, unit, LKS__BACKWARD_PARAMS);
+    if (status == LKS_OK && unit->wants_dx)
+        status = run_phase(run, unit, LKS__BACKWARD_DATA);
+    return status;
+}
+
+/* Indices descend over the whole of backward. */
+static void report(const lks__network *network, const lks__unit *unit, lks__grad_ready_fn *ready,
+                   void *context)
+{
+    for (int i = unit->node->n_params - 1; ready != NULL && i >= 0; i--)
+        ready(context, (int)(unit->params - network->params) + i);
+}
+
+lks_status lks__network_backward(lks__network *network, int64_t batch, const float *params, float *grads,
+                                 lks__grad_ready_fn *ready, void *ready_context)
+{
+    const lks__unit *units = find_units(network, batch);
+    if (units == NULL)
+        return fail_batch(batch);
+    if (network->forwarded != batch)
+        return lks__fail(LKS_E_ARG, "backward of batch size %lld without a forward of that size before it",
+                         (long long)batch);
+
+    const lks__run run = {.dnn = network->dnn, .params = params, .grads = grads};
+    lks_status status = LKS_OK;
+    int before = lks__network_enter(network);
+    for (int i = network->n_nodes - 1; status == LKS_OK && i >= 0; i--) {
+        status = backward_unit(&run, &units[i]);
+        if (status == LKS_OK)
+            report(network, &units[i], ready, ready_context);
+    }
+    lks__network_leave(before);
+    return status;
+}
+
+/* ---- kernels ---- */
+
+/* The order of a step: forward of all nodes, then of each node, last first, both backward phases. */
+static int n_turns(const lks__network *network)
+{
+    return network->n_nodes * LKS__PHASES;
+}
+
+static const lks__unit *turn(const lks__network *network, const lks__unit *units, int index,
+                             lks__phase *phase)
+{
+    int n = network->n_nodes, backward = index - n;
+    if (backward < 0) {
+        *phase = LKS__FORWARD;
+        return &units[index];
+    }
+    *phase = backward % 2 == 0 ? LKS__BACKWARD_PARAMS : LKS__BACKWARD_DATA;
+    return &units[n - 1 - backward / 2];
+}
+
+/* The step's index-th unit and phase that is a primitive. Returns how many there were up to it: index + 1, or
+ * all of them when there are fewer (unit is NULL then). */
+static int find_kernel(const lks__network *network, const lks__unit *units, int index, const lks__unit **unit,
+                       lks__phase *phase)
+{
+    int found = 0;
+    for (int i = 0; i < n_turns(network); i++) {
+        *unit = turn(network, units, i, phase);
+        if ((*unit)->primitives[*phase] != NULL && found++ == index)
+            return found;
+    }
+    *unit = NULL;
+    return found;
+}
+
+int lks__network_n_kernels(const lks__network *network, int64_t batch)
+{
+    const lks__unit *units = find_units(network, batch), *unit;
+    lks__phase phase;
+    return units != NULL ? find_kernel(network, units, -1, &unit, &phase) : 0;
+}
+
+int64_t lks__network_flops(const lks__network *network, int64_t batch)
+{
+    int64_t flops = 0;
+    lks__kernel kernel;
+    for (int i = 0; i < lks__network_n_kernels(network, batch); i++)
+        if (lks__network_kernel(network, batch, i, &kernel) == LKS_OK)
+            flops += kernel.flops;
+    return flops;
+}
+
+static lks_status get_kernel(const lks__network *network, int64_t batch, int index, const lks__unit **unit,
+                             lks__phase *phase)
+{
+    const lks__unit *units = find_units(network, batch);
+    if (units == NULL)
+        return fail_batch(batch);
+    int found = find_kernel(network, units, index, unit, phase);
+    if (*unit == NULL)
+        return lks__fail(LKS_E_ARG, "kernel %d; a step has %d", index, found);
+    return LKS_OK;
+}
+
+lks_status lks__network_kernel(const lks__network *network, int64_t batch, int index, lks__kernel *out)
+{
+    const lks__unit *unit;
+    lks__phase phase;
+    lks_status status = get_kernel(network, batch, index, &unit, &phase);
+    if (status == LKS_OK)
+        *out = (lks__kernel){.name = unit->kernel_names[phase],
+                             .detail = lks__primitive_detail(unit->primitives[phase]),
+                             .flops = unit->node->op->flops(unit)};
+    return status;
+}
+
+lks_status lks__network_run_kernel(lks__network *network, int64_t batch, int index, const float *params,
+                                   float *grads)
+{
+    const lks__unit *unit;
+    lks__phase phase;
+    lks_status status = get_kernel(network, batch, index, &unit, &phase);
+    if (status != LKS_OK)
+        return status;
+    const lks__run run = {.dnn = network->dnn, .params = params, .grads = grads};
+    int before = lks__network_enter(network);
+    status = run_phase(&run, unit, phase);
+    lks__network_leave(before);
+    network->forwarded = 0; /* the activations are of no one forward any more */
+    return status;
+}
