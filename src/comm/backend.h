@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** What a backend is: a table of functions. A backend's member has lks_group as its first field.
+ *
+ * group.c checks arguments, keeps the first failure, and calls the table; a backend never sees bad arguments
+ * and is not called again after a failure (other than to destroy).
+ */
+#ifndef LKS_COMM_BACKEND_H
+#define LKS_COMM_BACKEND_H
+
+#include <lockstep/group.h>
+
+#include "comm/collective.h"
+
+/** Runs one collective. Returns: LKS_OK; a failure that ends the group (LKS_E_PEER, _TIMEOUT, _MISMATCH). */
+typedef lks_status lks__collective_fn(lks_group *group, const lks__request *request);
+
+typedef struct lks__backend {
+    const char *name;
+    lks__collective_fn *run[LKS__N_COLLECTIVES]; /* NULL: not run through this table */
+    lks_status (*memory_create)(lks_group *group, size_t bytes, lks_group_memory **out);
+    void (*memory_destroy)(lks_group_memory *memory);
+    void (*destroy)(lks_group *group);
+} lks__backend;
+
+enum { LKS__FAILURE_TEXT_BYTES = 1800 };
+
+struct lks_group {
+    const lks__backend *backend;
+    int rank;
+    int size;
+    lks_status failure; /* the first one; LKS_OK: none */
+    char failure_text[LKS__FAILURE_TEXT_BYTES];
+};
+
+struct lks_group_memory {
+    const lks__backend *backend;
+    int size;
+    void *regions[]; /* [size]; NULL where a region has no bytes */
+};
+
+/** A group of one: nothing to share, nothing to wait for. */
+lks_status lks__solo_create(lks_group **out) LKS_MUST_USE;
+
+/** Members on one machine, over shared memory: config->size >= 2 and checked. */
+lks_status lks__shm_create(const lks_group_config *config, lks_group **out) LKS_MUST_USE;
+lks_status lks__shm_create_threads(int size, double timeout_s, lks_group **members) LKS_MUST_USE;
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <lockstep/group.h>
+
+#include <stdio.h>
+
+#include "base/error.h"
+#include "comm/backend.h"
+
+enum { DEFAULT_TIMEOUT_S = 300 };
+
+lks_group_config lks_group_config_default(void)
+{
+    return (lks_group_config){.size = 1, .fd = -1, .timeout_s = DEFAULT_TIMEOUT_S};
+}
+
+static lks_status check_size(int size, double timeout_s)
+{
+    if (size < 1 || size > LKS__MAX_MEMBERS)
+        return lks__fail(LKS_E_ARG, "a group of %d members is not possible; 1 to %d are", size,
+                         LKS__MAX_MEMBERS);
+    if (!(timeout_s > 0))
+        return lks__fail(LKS_E_ARG, "the timeout of a group is %g s; it must be above 0", timeout_s);
+    return LKS_OK;
+}
+
+static lks_status check_config(const lks_group_config *config)
+{
+    lks_status status = check_size(config->size, config->timeout_s);
+    if (status != LKS_OK)
+        return status;
+    if (config->rank < 0 || config->rank >= config->size)
+        return lks__fail(LKS_E_ARG, "rank %d is not in 0..%d", config->rank, config->size - 1);
+    if (config->size > 1 && config->fd < 0 && config->address == NULL)
+        return lks__fail(LKS_E_ARG, "a group of %d needs a shared memory file or an address to meet at",
+                         config->size);
+    return LKS_OK;
+}
+
+lks_status lks_group_create(const lks_group_config *config, lks_group **out)
+{
+    *out = NULL;
+    lks_status status = check_config(config);
+    if (status != LKS_OK)
+        return status;
+    return config->size == 1 ? lks__solo_create(out) : lks__shm_create(config, out);
+}
+
+lks_status lks_group_create_threads(int size, double timeout_s, lks_group **members)
+{
+    lks_status status = check_size(size, timeout_s);
+    if (status != LKS_OK)
+        return status;
+    for (int r = 0; r < size; r++)
+        members[r] = NULL;
+    return size == 1 ? lks__solo_create(members) : lks__shm_create_threads(size, timeout_s, members);
+}
+
+void lks_group_destroy(lks_group *group)
+{
+    if (group != NULL)
+        group->backend->destroy(group);
+}
+
+int lks_group_rank(const lks_group *group)
+{
+    return group->rank;
+}
+
+int lks_group_size(const lks_group *group)
+{
+    return group->size;
+}
+
+/* Keeps the first failure that the members share. Bad arguments and lack of memory leave the group usable. */
+static lks_status keep_failure(lks_group *group, lks_status status)
+{
+    if (status == LKS_OK || status == LKS_E_ARG || status == LKS_E_NOMEM)
+        return status;
+    group->failure = status;
+    snprintf(group->failure_text, sizeof group->failure_text, "%s", lks_error_message());
+    return status;
+}
+
+static lks_status run(lks_group *group, const lks__request *request)
+{
+    lks_status status = lks__request_check(request, group->size);
+    if (status != LKS_OK)
+        return status;
+    if (group->failure != LKS_OK)
+        return lks__fail(group->failure, "%s", group->failure_text);
+    return keep_failure(group, group->backend->run[request->collective](group, request));
+}
+
+lks_status lks_group_all_reduce(lks_group *group, void *data, size_t count, lks_dtype dtype, lks_op op)
+{
+    return run(group,
+               &(lks__request){
+                   .collective = LKS__ALL_REDUCE, .data = data, .count = count, .dtype = dtype, .op = op});
+}
+
+lks_status lks_group_broadcast(lks_group *group, void *data, size_t count, lks_dtype dtype, int root)
+{
+    return run(group,
+               &(lks__request){
+                   .collective = LKS__BROADCAST, .data = data, .count = count, .dtype = dtype, .root = root});
+}
+
+lks_status lks_group_barrier(lks_group *group)
+{
+    return run(group, &(lks__request){.collective = LKS__BARRIER});
+}
+
+lks_status lks_group_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
+{
+    *out = NULL;
+    if (group->failure != LKS_OK)
+        return lks__fail(group->failure, "%s", group->failure_text);
+    return keep_failure(group, group->backend->memory_create(group, bytes, out));
+}
+
+void lks_group_memory_destroy(lks_group_memory *memory)
+{
+    if (memory != NULL)
+        memory->backend->memory_destroy(memory);
+}
+
+void *lks_group_memory_at(const lks_group_memory *memory, int rank)
+{
+    return rank >= 0 && rank < memory->size ? memory->regions[rank] : NULL;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Reductions over members' buffers, in the fixed tree order over ranks (base/tree.h). */
+#ifndef LKS_COMM_KERNELS_H
+#define LKS_COMM_KERNELS_H
+
+#include <stddef.h>
+
+#include <lockstep/group.h>
+
+/** out[i] = sources[0][i] op ... op sources[size - 1][i], i < count, in tree order; mean divides the sum by
+ * size once.
+ *
+ * Shapes: sources[r], out: [count]. size: 2 .. LKS__MAX_MEMBERS. out may be one of the sources, else they lie
+ * apart. An element's result depends on the elements at its index only. Integers wrap.
+ */
+void lks__reduce(void *out, const void *const *sources, int size, size_t count, lks_dtype dtype, lks_op op);
+
+#endif

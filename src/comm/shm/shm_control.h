@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** What the members of a group share: the layout of the start of the memory file.
+ *
+ * All zero is the valid initial state, so an empty file is enough to start from. The README of this folder
+ * describes the protocol.
+ */
+#ifndef LKS_COMM_SHM_CONTROL_H
+#define LKS_COMM_SHM_CONTROL_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "comm/collective.h"
+
+enum {
+    LKS__SHM_VERSION = 1,
+    LKS__LINE_BYTES = 128, /* two cache lines: processors fetch them in pairs */
+    LKS__SHM_TEXT_BYTES = 1528,
+    LKS__SHM_RECORDS = 2,       /* failure records per member: of its own thread, of its watcher */
+    LKS__STAGE_BYTES = 1 << 18, /* one half of a member's staging area */
+    LKS__STAGE_HALVES = 2,
+};
+
+/* The barrier's word. Everything that can decide a barrier is a read-modify-write of this one word, so all
+ * members see the same order of events: it cannot be passed for one member and failed for another. */
+#define LKS__WORD_ARRIVED        UINT32_C(0x000003ff) /* members that have come in this generation */
+#define LKS__WORD_LEFT           UINT32_C(0x00000400) /* a member has left: no barrier can complete any more */
+#define LKS__WORD_POISON         UINT32_C(0x00000800) /* the group has failed: `poisoner` says how */
+#define LKS__WORD_SLEEPING       UINT32_C(0x00001000) /* someone sleeps on the word */
+#define LKS__WORD_GENERATION     UINT32_C(0xffffe000) /* completed barriers, modulo 2^19 */
+#define LKS__WORD_ONE_GENERATION UINT32_C(0x00002000)
+
+typedef enum lks__shm_state { LKS__SHM_ABSENT, LKS__SHM_JOINED, LKS__SHM_LEFT } lks__shm_state;
+
+/** One member. Written by the member only, after it has claimed the slot by setting `pid`. */
+typedef struct lks__shm_slot {
+    _Atomic int32_t pid;        /* 0: free */
+    _Atomic uint32_t state;     /* lks__shm_state */
+    _Atomic uint64_t arrivals;  /* barriers that the member has come to */
+    _Atomic uint64_t what;      /* the signature of its present or last operation */
+    _Atomic uint64_t count;     /* same */
+    _Atomic uint64_t offers[2]; /* numbers that the member tells the others, in turns */
+    char pad[LKS__LINE_BYTES - 2 * sizeof(uint32_t) - 5 * sizeof(uint64_t)];
+} lks__shm_slot;
+
+_Static_assert(sizeof(lks__shm_slot) == LKS__LINE_BYTES, "a slot is a line of its own");
+
+/** How the group failed; complete before its number appears in `poisoner`, and not changed after that. */
+typedef struct lks__shm_record {
+    int32_t status; /* lks_status */
+    int32_t unused;
+    char text[LKS__SHM_TEXT_BYTES];
+} lks__shm_record;
+
+_Static_assert(sizeof(lks__shm_record) == 12 * LKS__LINE_BYTES, "no padding");
+
+typedef struct lks__shm_control {
+    _Atomic uint32_t version; /* LKS__SHM_VERSION, set by the first to come */
+    _Atomic uint32_t size;    /* members; same */
+    char pad_identity[LKS__LINE_BYTES - 2 * sizeof(uint32_t)];
+
+    _Atomic uint32_t word;     /* LKS__WORD_...; futex */
+    _Atomic uint32_t poisoner; /* 1 + index of the record that counts; 0: none */
+    _Atomic uint32_t n_left;   /* members that have left */
+    _Atomic uint32_t outsider; /* 1: the outsider's record is taken */
+    char pad_word[LKS__LINE_BYTES - 4 * sizeof(uint32_t)];
+
+    lks__shm_record outsider_record; /* record 0: of one who could not become a member */
+    lks__shm_slot
+        slots[]; /* [size], then [size * LKS__SHM_RECORDS] records, then staging on a page boundary */
+} lks__shm_control;
+
+_Static_assert(offsetof(lks__shm_control, word) == LKS__LINE_BYTES, "the word has a line of its own");
+_Static_assert(offsetof(lks__shm_control, slots) == 14 * LKS__LINE_BYTES, "slots start on a line");
+_Static_assert(LKS__MAX_MEMBERS <= LKS__WORD_ARRIVED, "arrivals fit their field");
+
+/* Offsets in the file; pure functions of the size of the group. */
+
+static inline size_t lks__page_round(size_t bytes)
+{
+    enum { PAGE = 4096 };
+    return (bytes + PAGE - 1) / PAGE * PAGE;
+}
+
+static inline size_t lks__shm_records_at(int size)
+{
+    return offsetof(lks__shm_control, slots) + (size_t)size * sizeof(lks__shm_slot);
+}
+
+/** Staging areas: first the inputs [size][halves], then the results [halves]. */
+static inline size_t lks__shm_staging_at(int size)
+{
+    return lks__page_round(lks__shm_records_at(size) +
+                           (size_t)size * LKS__SHM_RECORDS * sizeof(lks__shm_record));
+}
+
+static inline size_t lks__shm_control_bytes(int size)
+{
+    return lks__shm_staging_at(size) + ((size_t)size + 1) * LKS__STAGE_HALVES * LKS__STAGE_BYTES;
+}
+
+#endif

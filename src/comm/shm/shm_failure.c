@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Failures that the members share: written once, in a record of their author, and published by one
+ * compare-and-swap. A member that is killed at any instruction here holds nobody up: no lock is held, and
+ * whoever fails next only finds the number there or not. */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "comm/shm/shm_member.h"
+#include "comm/shm/shm_wait.h"
+
+static lks__shm_record *record_at(const lks__shm_member *self, uint32_t index)
+{
+    if (index == 0)
+        return &self->control->outsider_record;
+    return (lks__shm_record *)((char *)self->control + lks__shm_records_at(self->group.size)) + (index - 1);
+}
+
+/* The record that this author may write; false: there is none left for it. */
+static bool own_record(lks__shm_member *self, lks__shm_author author, uint32_t *out)
+{
+    if (author != LKS__BY_OUTSIDER) {
+        *out = 1 + (uint32_t)(self->group.rank * LKS__SHM_RECORDS) + (uint32_t)author;
+        return true;
+    }
+    uint32_t none = 0;
+    *out = 0;
+    /* relaxed: picks one of several outsiders; the record itself is published by `poisoner` */
+    return atomic_compare_exchange_strong_explicit(&self->control->outsider, &none, 1, memory_order_relaxed,
+                                                   memory_order_relaxed);
+}
+
+const char *lks__shm_who(const lks__shm_member *self, int rank, char out[LKS__WHO_BYTES])
+{
+    /* relaxed: a number for people */
+    int pid = atomic_load_explicit(&lks__shm_slot_of(self, rank)->pid, memory_order_relaxed);
+    if (self->same_process)
+        snprintf(out, LKS__WHO_BYTES, "rank %d", rank);
+    else
+        snprintf(out, LKS__WHO_BYTES, "rank %d (process %d)", rank, pid);
+    return out;
+}
+
+void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
+                     ...)
+{
+    lks__shm_control *control = self->control;
+    uint32_t index;
+    /* acquire pairs with the publication below; while nobody has published, our record is ours to write */
+    if (atomic_load_explicit(&control->poisoner, memory_order_acquire) == 0 &&
+        own_record(self, author, &index)) {
+        lks__shm_record *record = record_at(self, index);
+        va_list args;
+        va_start(args, format);
+        vsnprintf(record->text, sizeof record->text, format, args);
+        va_end(args);
+        record->status = status;
+        uint32_t none = 0;
+        /* release: the record is whole for those who see its number */
+        atomic_compare_exchange_strong_explicit(&control->poisoner, &none, index + 1, memory_order_acq_rel,
+                                                memory_order_acquire);
+    }
+    if (atomic_load_explicit(&control->poisoner, memory_order_acquire) == 0)
+        return; /* an outsider that came second, and the first is not done: leave it to that one */
+    /* release: whoever sees the bit sees a poisoner, ours or an earlier one (acquired above) */
+    atomic_fetch_or_explicit(&control->word, LKS__WORD_POISON, memory_order_acq_rel);
+    lks__futex_wake_all(&control->word);
+}
+
+lks_status lks__shm_failure(const lks__shm_member *self, const lks__request *request, bool waited)
+{
+    /* acquire: pairs with the publication of the record */
+    uint32_t poisoner = atomic_load_explicit(&self->control->poisoner, memory_order_acquire);
+    const lks__shm_record *record = record_at(self, poisoner - 1);
+    lks_status status = (lks_status)record->status;
+    if (status != LKS_E_PEER)
+        return lks__fail(status, "%s", record->text);
+
+    char operation[LKS__REQUEST_TEXT_BYTES];
+    lks__signature_text(lks__request_signature(request), operation);
+    if (waited)
+        return lks__fail(status, "%s while rank %d waited for it in %s", record->text, self->group.rank,
+                         operation);
+    return lks__fail(status, "%s before rank %d came to %s", record->text, self->group.rank, operation);
+}
+
+void lks__shm_poison_if_dead(lks__shm_member *self, lks__shm_author author)
+{
+    for (int r = 0; r < self->group.size; r++) {
+        lks__shm_slot *slot = lks__shm_slot_of(self, r);
+        /* acquire: the pid was set before the state */
+        if (atomic_load_explicit(&slot->state, memory_order_acquire) != LKS__SHM_JOINED)
+            continue;
+        pid_t pid = (pid_t)atomic_load_explicit(&slot->pid, memory_order_relaxed);
+        char who[LKS__WHO_BYTES];
+        if (kill(pid, 0) != 0 && errno == ESRCH)
+            lks__shm_poison(self, author, LKS_E_PEER, "%s died", lks__shm_who(self, r, who));
+    }
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Joining and leaving. */
+#define _GNU_SOURCE /* F_DUPFD_CLOEXEC */
+
+#include "comm/shm/shm_member.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "base/machine.h"
+#include "comm/shm/shm_wait.h"
+
+static const lks__request create_request = {.collective = LKS__CREATE};
+
+static int64_t nanoseconds(double seconds)
+{
+    const double most = 1e9; /* some thirty years */
+    return (int64_t)((seconds < most ? seconds : most) * 1e9);
+}
+
+/* ---- leaving ---- */
+
+/* Puts the file back into its first state, so that the same members can make another group of it. Only the
+ * last one that leaves does so; whoever comes for the next group waits for the word, which is cleared last.
+ */
+static void reset(lks__shm_member *self)
+{
+    lks__shm_control *control = self->control;
+    size_t grown = lks__shm_control_bytes(self->group.size);
+    if (self->next_offset > grown)
+        lks__segment_release(self->segment, grown, self->next_offset - grown);
+    /* relaxed: published by the release of the word */
+    for (int r = 0; r < self->group.size; r++) {
+        lks__shm_slot *slot = lks__shm_slot_of(self, r);
+        atomic_store_explicit(&slot->state, LKS__SHM_ABSENT, memory_order_relaxed);
+        atomic_store_explicit(&slot->arrivals, 0, memory_order_relaxed);
+        atomic_store_explicit(&slot->pid, 0, memory_order_relaxed);
+    }
+    atomic_store_explicit(&control->poisoner, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->outsider, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->n_left, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->size, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->version, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->word, 0, memory_order_release);
+}
+
+static void leave(lks__shm_member *self)
+{
+    lks__shm_control *control = self->control;
+    char who[LKS__WHO_BYTES];
+    /* relaxed: published by the LEFT bit */
+    atomic_store_explicit(&lks__shm_slot_of(self, self->group.rank)->state, LKS__SHM_LEFT,
+                          memory_order_relaxed);
+    /* Either members that wait now are seen here, or they see the bit when they come. */
+    uint32_t seen = atomic_fetch_or_explicit(&control->word, LKS__WORD_LEFT, memory_order_acq_rel);
+    if ((seen & LKS__WORD_ARRIVED) > 0 && (seen & LKS__WORD_POISON) == 0)
+        lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_PEER, "%s left the group",
+                        lks__shm_who(self, self->group.rank, who));
+    /* acq_rel: the last one writes after all the others are done */
+    uint32_t before = atomic_fetch_add_explicit(&control->n_left, 1, memory_order_acq_rel);
+    if (before + 1 == (uint32_t)self->group.size)
+        reset(self);
+}
+
+static void shm_destroy(lks_group *group)
+{
+    lks__shm_member *self = lks__shm_member_of(group);
+    lks__watcher_stop(self->watcher);
+    if (self->joined)
+        leave(self);
+    if (self->control != NULL)
+        lks__segment_unmap(self->segment, 0);
+    lks__segment_put(self->segment);
+    lks__free(self);
+}
+
+const lks__backend lks__shm_backend = {
+    .name = "shm",
+    .run = {[LKS__BARRIER] = lks__shm_run_barrier,
+            [LKS__ALL_REDUCE] = lks__shm_all_reduce,
+            [LKS__BROADCAST] = lks__shm_broadcast},
+    .memory_create = lks__shm_memory_create,
+    .memory_destroy = lks__shm_memory_destroy,
+    .destroy = shm_destroy,
+};
+
+/* ---- joining ---- */
+
+/* A member that has mapped the control block, but has no slot yet. Takes its own reference to the segment. */
+static lks_status member_create(lks__segment *segment, int rank, int size, double timeout_s,
+                                lks__shm_member **out)
+{
+    size_t bytes = lks__shm_control_bytes(size);
+    lks_status status = lks__segment_reserve(segment, 0, bytes);
+    if (status != LKS_OK)
+        return status;
+    lks__shm_member *self = lks__alloc(sizeof *self, LKS__MEM_COMM);
+    if (self == NULL)
+        return LKS_E_NOMEM;
+    self->group.backend = &lks__shm_backend;
+    self->group.rank = rank;
+    self->group.size = size;
+    self->segment = lks__segment_get(segment);
+    self->has_core = size <= lks__usable_cores();
+    self->timeout_ns = nanoseconds(timeout_s);
+    self->next_offset = bytes;
+    void *control;
+    status = lks__segment_map(segment, 0, bytes, &control);
+    if (status != LKS_OK) {
+        shm_destroy(&self->group);
+        return status;
+    }
+    self->control = control;
+    *out = self;
+    return LKS_OK;
+}
+
+/* The first to come says what must be equal; true: we are the first, or agree. */
+static bool agree(_Atomic uint32_t *shared, uint32_t own)
+{
+    uint32_t there = 0;
+    /* relaxed: the number itself is all that is told */
+    return atomic_compare_exchange_strong_explicit(shared, &there, own, memory_order_relaxed,
+                                                   memory_order_relaxed) ||
+           there == own;
+}
+
+/* Ends the group for those who have joined or will: they would wait for us in vain. Returns `status`. */
+static lks_status refuse(lks__shm_member *self, lks_status status)
+{
+    lks__shm_poison(self, LKS__BY_OUTSIDER, status, "%s", lks_error_message());
+    return status;
+}
+
+static lks_status claim_slot(lks__shm_member *self)
+{
+    lks__shm_control *control = self->control;
+    int rank = self->group.rank, size = self->group.size;
+    if (!agree(&control->version, LKS__SHM_VERSION))
+        return lks__fail(LKS_E_ARG,
+                         "the memory file of the group is of another version of lockstep, or none at all");
+    if (!agree(&control->size, (uint32_t)size))
+        return refuse(self, lks__fail(LKS_E_ARG, "rank %d says that the group has %d members, others say %u",
+                                      rank, size, (unsigned)control->size));
+    lks__shm_slot *slot = lks__shm_slot_of(self, rank);
+    int32_t pid = (int32_t)getpid(), owner = 0;
+    /* acquire: after a reset by another process */
+    if (!atomic_compare_exchange_strong_explicit(&slot->pid, &owner, pid, memory_order_acquire,
+                                                 memory_order_acquire))
+        return refuse(self, lks__fail(LKS_E_ARG, "two members say that they are rank %d: processes %d and %d",
+                                      rank, (int)owner, (int)pid));
+    self->joined = true;
+    /* release: pid before state */
+    atomic_store_explicit(&slot->state, LKS__SHM_JOINED, memory_order_release);
+    return LKS_OK;
+}
+
+/* While members of an earlier group of this file are still about to leave it, the next one cannot start. */
+static lks_status wait_for_earlier_group(lks__shm_member *self)
+{
+    const int64_t pause_ns = 1000 * 1000;
+    lks__deadline deadline = {self->timeout_ns};
+    for (;;) {
+        /* acquire: pairs with reset() */
+        uint32_t word = atomic_load_explicit(&self->control->word, memory_order_acquire);
+        if ((word & LKS__WORD_POISON) != 0)
+            return lks__shm_failure(self, &create_request, false);
+        if ((word & LKS__WORD_LEFT) == 0)
+            return LKS_OK;
+        if (lks__deadline_slice(&deadline) == 0)
+            return lks__fail(LKS_E_TIMEOUT,
+                             "rank %d waited %g s for the end of an earlier group of the same members",
+                             self->group.rank, (double)self->timeout_ns * 1e-9);
+        int64_t start_ns = lks__now_ns();
+        lks__futex_sleep(&self->control->word, word, pause_ns);
+        lks__deadline_spend(&deadline, start_ns, pause_ns);
+    }
+}
+
+/* Two barriers: after the first all process numbers are known, after the second everybody watches everybody.
+ */
+static lks_status join(lks__shm_member *self)
+{
+    lks_status status = wait_for_earlier_group(self);
+    if (status == LKS_OK)
+        status = claim_slot(self);
+    if (status == LKS_OK)
+        status = lks__shm_barrier(self, &create_request);
+    if (status == LKS_OK)
+        status = lks__watcher_start(self, &self->watcher);
+    if (status == LKS_OK)
+        status = lks__shm_barrier(self, &create_request);
+    return status;
+}
+
+static lks_status open_segment(const lks_group_config *config, lks__segment **out)
+{
+    int fd;
+    struct stat about;
+    if (config->fd >= 0) {
+        fd = fcntl(config->fd, F_DUPFD_CLOEXEC, 0);
+        if (fd < 0)
+            return lks__fail_errno(LKS_E_ARG, errno, "the memory file of the group, number %d, is not open",
+                                   config->fd);
+    } else {
+        lks_status status = lks__shm_meet(config, &fd);
+        if (status != LKS_OK)
+            return status;
+    }
+    if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) {
+        close(fd);
+        return lks__fail(LKS_E_ARG, "file number %d is not a memory file that a group could use", config->fd);
+    }
+    return lks__segment_create(fd, out);
+}
+
+lks_status lks__shm_create(const lks_group_config *config, lks_group **out)
+{
+    lks__segment *segment;
+    lks__shm_member *self;
+    lks_status status = open_segment(config, &segment);
+    if (status != LKS_OK)
+        return status;
+    status = member_create(segment, config->rank, config->size, config->timeout_s, &self);
+    lks__segment_put(segment);
+    if (status != LKS_OK)
+        return status;
+    status = join(self);
+    if (status != LKS_OK) {
+        shm_destroy(&self->group);
+        return status;
+    }
+    *out = &self->group;
+    return LKS_OK;
+}
+
+lks_status lks__shm_create_threads(int size, double timeout_s, lks_group **members)
+{
+    lks__segment *segment;
+    lks_status status = lks__segment_create_new(&segment);
+    for (int r = 0; r < size && status == LKS_OK; r++) {
+        lks__shm_member *self;
+        status = member_create(segment, r, size, timeout_s, &self);
+        if (status != LKS_OK)
+            break;
+        self->same_process = true;
+        members[r] = &self->group;
+        status = claim_slot(self);
+    }
+    if (status != LKS_OK)
+        for (int r = 0; r < size; r++) {
+            lks_group_destroy(members[r]);
+            members[r] = NULL;
+        }
+    return status;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** One member of a group over shared memory, and what the files of this folder do for it. */
+#ifndef LKS_COMM_SHM_MEMBER_H
+#define LKS_COMM_SHM_MEMBER_H
+
+#include <stdbool.h>
+
+#include "comm/backend.h"
+#include "comm/shm/segment.h"
+#include "comm/shm/shm_control.h"
+
+typedef struct lks__watcher lks__watcher;
+
+typedef struct lks__shm_member {
+    lks_group group; /* first: a member is a group handle */
+    lks__segment *segment;
+    lks__shm_control *control; /* NULL until mapped */
+    lks__watcher *watcher;     /* NULL: none (threads, and while joining) */
+    bool joined;               /* this member owns its slot */
+    bool has_core;             /* every member has a core of its own, so waiting may spin */
+    bool same_process;         /* all members are threads of this process */
+    int64_t timeout_ns;
+    uint64_t turn;      /* staging areas used so far; equal on all members */
+    uint64_t exchanges; /* offers made so far; same */
+    size_t next_offset; /* where the file's next memory starts; same */
+} lks__shm_member;
+
+static inline lks__shm_member *lks__shm_member_of(lks_group *group)
+{
+    return (lks__shm_member *)group;
+}
+
+static inline lks__shm_slot *lks__shm_slot_of(const lks__shm_member *self, int rank)
+{
+    return &self->control->slots[rank];
+}
+
+/** Comes to the barrier, with the operation that it belongs to, and returns when all have come.
+ *
+ * What members wrote before it, all can read after it.
+ * Returns: LKS_OK on every member, or one failure on every member: LKS_E_PEER, LKS_E_TIMEOUT, LKS_E_MISMATCH.
+ */
+lks_status lks__shm_barrier(lks__shm_member *self, const lks__request *request) LKS_MUST_USE;
+
+/** Who tells of a failure. Each has a record of its own, so a text is never written by two. */
+typedef enum lks__shm_author { LKS__BY_MEMBER, LKS__BY_WATCHER, LKS__BY_OUTSIDER } lks__shm_author;
+
+/** Ends the group with this failure, if it is the first, and wakes all who wait. The text of an LKS_E_PEER
+ * says what a peer did ("rank 2 (process 7) died"); readers add what they waited for. */
+void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
+                     ...) LKS_PRINTF(4, 5);
+
+/** The failure of a poisoned group, with the message set for `request`, in which this member was or was not
+ * waiting. */
+lks_status lks__shm_failure(const lks__shm_member *self, const lks__request *request, bool waited);
+
+/** "rank 2 (process 7)". Returns out. */
+enum { LKS__WHO_BYTES = 64 };
+const char *lks__shm_who(const lks__shm_member *self, int rank, char out[LKS__WHO_BYTES]);
+
+/** Poisons the group with the first member that has joined, has not left, and has no process any more. */
+void lks__shm_poison_if_dead(lks__shm_member *self, lks__shm_author author);
+
+/** A barrier at which every member says a number; lks__shm_offer then gives any member's, until the next
+ * exchange. */
+lks_status lks__shm_exchange(lks__shm_member *self, const lks__request *request, uint64_t offer) LKS_MUST_USE;
+uint64_t lks__shm_offer(const lks__shm_member *self, int rank);
+
+/** Starts a thread that ends the group when a member's process dies. */
+lks_status lks__watcher_start(lks__shm_member *self, lks__watcher **out) LKS_MUST_USE;
+void lks__watcher_stop(lks__watcher *watcher); /* NULL is fine */
+
+/** The memory file of a group whose members a foreign launcher has started: they meet at a socket.
+ * Ownership: the caller closes *out. */
+lks_status lks__shm_meet(const lks_group_config *config, int *out) LKS_MUST_USE;
+
+/** The collectives (backend.h). */
+lks_status lks__shm_run_barrier(lks_group *group, const lks__request *request) LKS_MUST_USE;
+lks_status lks__shm_all_reduce(lks_group *group, const lks__request *request) LKS_MUST_USE;
+lks_status lks__shm_broadcast(lks_group *group, const lks__request *request) LKS_MUST_USE;
+lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memory **out) LKS_MUST_USE;
+void lks__shm_memory_destroy(lks_group_memory *memory);
+
+extern const lks__backend lks__shm_backend;
+
+#endif

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory that every member can address: one range at the end of the group's file, the regions of all members
+ * behind a page that counts the handles. Offsets are never used twice; the file has plenty. */
+#include <stdio.h>
+#include <sys/resource.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "comm/shm/shm_member.h"
+
+/* Start of the range. */
+typedef struct range_head {
+    _Atomic uint32_t handles; /* members that hold one */
+} range_head;
+
+typedef struct shm_memory {
+    lks__segment *segment;       /* one reference */
+    size_t start, bytes;         /* the range in the file */
+    size_t own_start, own_bytes; /* this member's region, in the file; the head counts to rank 0's */
+    range_head *head;            /* NULL: not mapped */
+    lks_group_memory memory;     /* last: ends in an array */
+} shm_memory;
+
+static const lks__request memory_request = {.collective = LKS__MEMORY};
+
+static shm_memory *memory_of(lks_group_memory *memory)
+{
+    return (shm_memory *)((char *)memory - offsetof(shm_memory, memory));
+}
+
+/* ---- how much there is ---- */
+
+/* Bytes that the kernel says it can still give, swap included. UINT64_MAX when it does not say. */
+static uint64_t available_bytes(void)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (file == NULL)
+        return UINT64_MAX;
+    char line[128];
+    unsigned long long kib, memory_kib = 0, swap_kib = 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+        if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
+            memory_kib = kib;
+        else if (sscanf(line, "SwapFree: %llu", &kib) == 1)
+            swap_kib = kib;
+    }
+    fclose(file);
+    return memory_kib == 0 ? UINT64_MAX : (memory_kib + swap_kib) * 1024;
+}
+
+/* Asked before anything is reserved: reserving what is not there would wake the kernel's out-of-memory
+ * killer, and going beyond the limit of file sizes would raise a signal. */
+static lks_status check_available(const shm_memory *self)
+{
+    struct rlimit limit;
+    uint64_t available = available_bytes();
+    if (self->bytes > available)
+        return lks__fail(LKS_E_NOMEM,
+                         "out of memory: the group needs %zu bytes of shared memory, %llu are available",
+                         self->bytes, (unsigned long long)available);
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+        self->start + self->bytes > limit.rlim_cur)
+        return lks__fail(
+            LKS_E_NOMEM,
+            "out of memory: %zu bytes of shared memory are beyond the limit of file sizes (ulimit -f)",
+            self->bytes);
+    return LKS_OK;
+}
+
+/* ---- create ---- */
+
+static shm_memory *handle_create(lks__shm_member *member)
+{
+    size_t size = (size_t)member->group.size;
+    shm_memory *self = lks__alloc(sizeof *self + size * sizeof self->memory.regions[0], LKS__MEM_COMM);
+    if (self == NULL)
+        return NULL;
+    self->segment = lks__segment_get(member->segment);
+    self->memory.backend = &lks__shm_backend;
+    self->memory.size = member->group.size;
+    return self;
+}
+
+static void handle_destroy(shm_memory *self)
+{
+    if (self == NULL)
+        return;
+    if (self->head != NULL)
+        lks__segment_unmap(self->segment, self->start);
+    lks__segment_put(self->segment);
+    lks__free(self);
+}
+
+/* Adds up what all asked for, by the same arithmetic on every member. Returns false when the sum is beyond
+ * any memory. */
+static bool total_bytes(const lks__shm_member *member, size_t *out)
+{
+    size_t total = lks__page_round(sizeof(range_head));
+    for (int r = 0; r < member->group.size; r++) {
+        uint64_t bytes = lks__shm_offer(member, r);
+        if (bytes > PTRDIFF_MAX / 2 || total > PTRDIFF_MAX / 2)
+            return false;
+        total += lks__page_round(bytes);
+    }
+    *out = total;
+    return total <= PTRDIFF_MAX / 2 - member->next_offset;
+}
+
+/* Maps the range and finds the regions in it; nothing has memory behind it yet. */
+static lks_status map_range(const lks__shm_member *member, shm_memory *self)
+{
+    void *base;
+    lks_status status = lks__segment_map(self->segment, self->start, self->bytes, &base);
+    if (status != LKS_OK)
+        return status;
+    self->head = base;
+    size_t at = lks__page_round(sizeof(range_head));
+    for (int r = 0; r < member->group.size; r++) {
+        size_t bytes = lks__shm_offer(member, r);
+        self->memory.regions[r] = bytes > 0 ? (char *)base + at : NULL;
+        if (r == member->group.rank) {
+            /* rank 0 reserves the head with its region */
+            self->own_start = r == 0 ? self->start : self->start + at;
+            self->own_bytes = r == 0 ? at + bytes : bytes;
+        }
+        at += lks__page_round(bytes);
+    }
+    return LKS_OK;
+}
+
+/* Each member reserves its own region, so that it lies near the processor that will use it most. */
+static lks_status reserve_own(const lks__shm_member *member, shm_memory *self)
+{
+    if (self->own_bytes == 0)
+        return LKS_OK;
+    lks_status status = lks__segment_reserve(self->segment, self->own_start, self->own_bytes);
+    if (status == LKS_OK && member->group.rank == 0)
+        /* relaxed: published by the barrier that follows */
+        atomic_store_explicit(&self->head->handles, (uint32_t)member->group.size, memory_order_relaxed);
+    return status;
+}
+
+/* A barrier after which all know whether all succeeded. `own` is this member's status; its message, if any,
+ * is the one that it returns. */
+static lks_status all_succeeded(lks__shm_member *member, const shm_memory *self, lks_status own)
+{
+    lks_status status = lks__shm_exchange(member, &memory_request, own == LKS_OK);
+    if (status != LKS_OK || own != LKS_OK)
+        return status != LKS_OK ? status : own;
+    for (int r = 0; r < member->group.size; r++)
+        if (lks__shm_offer(member, r) == 0)
+            return lks__fail(LKS_E_NOMEM,
+                             "out of memory: rank %d could not get its part of %zu bytes of shared memory", r,
+                             self->bytes);
+    return LKS_OK;
+}
+
+static lks_status create_range(lks__shm_member *member, shm_memory *self)
+{
+    lks_status status = map_range(member, self);
+    if (status == LKS_OK)
+        status = check_available(self);
+    status = all_succeeded(member, self, status);
+    if (status != LKS_OK)
+        return status;
+    status = all_succeeded(member, self, reserve_own(member, self));
+    if (status != LKS_OK && self->own_bytes > 0)
+        lks__segment_release(self->segment, self->own_start, self->own_bytes);
+    return status;
+}
+
+lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
+{
+    lks__shm_member *member = lks__shm_member_of(group);
+    shm_memory *self = handle_create(member);
+    /* Without a handle this member takes part all the same, asking for what nobody can have. */
+    lks_status status = lks__shm_exchange(member, &memory_request, self != NULL ? bytes : UINT64_MAX);
+    size_t total = 0;
+    if (status == LKS_OK && !total_bytes(member, &total))
+        status = lks__fail(LKS_E_NOMEM,
+                           "out of memory: the members ask for more shared memory than can be addressed");
+    if (status == LKS_OK) {
+        self->start = member->next_offset;
+        self->bytes = total;
+        member->next_offset += total;
+        status = create_range(member, self);
+    }
+    if (status != LKS_OK) {
+        handle_destroy(self);
+        return status;
+    }
+    *out = &self->memory;
+    return LKS_OK;
+}
+
+void lks__shm_memory_destroy(lks_group_memory *memory)
+{
+    shm_memory *self = memory_of(memory);
+    /* acq_rel: the last one gives the memory back after all others are done with it */
+    if (atomic_fetch_sub_explicit(&self->head->handles, 1, memory_order_acq_rel) == 1)
+        lks__segment_release(self->segment, self->start, self->bytes);
+    handle_destroy(self);
+}

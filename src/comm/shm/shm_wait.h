@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Waiting: futexes, a pause between looks, and deadlines that count time really slept. */
+#ifndef LKS_COMM_SHM_WAIT_H
+#define LKS_COMM_SHM_WAIT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { LKS__SLICE_NS = 100 * 1000 * 1000 }; /* the longest single sleep */
+
+/** How much longer a wait may take. A sleep counts for at most its slice: a process that was stopped (Ctrl-Z)
+ * or a machine that was suspended wakes up with its time left. */
+typedef struct lks__deadline {
+    int64_t left_ns;
+} lks__deadline;
+
+/** The length of the next sleep; 0: the deadline has passed. */
+static inline int64_t lks__deadline_slice(const lks__deadline *deadline)
+{
+    if (deadline->left_ns <= 0)
+        return 0;
+    return deadline->left_ns < LKS__SLICE_NS ? deadline->left_ns : LKS__SLICE_NS;
+}
+
+/** Takes off the time since start_ns, at most slice_ns. */
+void lks__deadline_spend(lks__deadline *deadline, int64_t start_ns, int64_t slice_ns);
+
+/** Sleeps while *word == expected, until woken or slice_ns has passed; may return early. Works between
+ * processes. */
+void lks__futex_sleep(_Atomic uint32_t *word, uint32_t expected, int64_t slice_ns);
+void lks__futex_wake_all(_Atomic uint32_t *word);
+
+/** Tells the processor that this is a loop that waits. */
+static inline void lks__pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+#endif

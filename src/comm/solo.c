@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The backend of a group of one: every collective leaves the data as it is (a mean over one member is that
+ * member's value). */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+
+#include <stdbool.h>
+#include <sys/mman.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "comm/backend.h"
+
+typedef struct solo_memory {
+    size_t bytes;
+    lks_group_memory memory; /* last: ends in an array */
+} solo_memory;
+
+static const lks__backend solo;
+
+static lks_status nothing(lks_group *group, const lks__request *request)
+{
+    (void)group, (void)request;
+    return LKS_OK;
+}
+
+static lks_status solo_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
+{
+    (void)group;
+    solo_memory *self = lks__alloc(sizeof *self + sizeof self->memory.regions[0], LKS__MEM_COMM);
+    if (self == NULL)
+        return LKS_E_NOMEM;
+    self->bytes = bytes;
+    self->memory.backend = &solo;
+    self->memory.size = 1;
+    if (bytes > 0) {
+        void *region = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (region == MAP_FAILED) {
+            lks__free(self);
+            return lks__fail(LKS_E_NOMEM, "out of memory: %zu bytes of group memory", bytes);
+        }
+        self->memory.regions[0] = region;
+    }
+    *out = &self->memory;
+    return LKS_OK;
+}
+
+static void solo_memory_destroy(lks_group_memory *memory)
+{
+    solo_memory *self = (solo_memory *)((char *)memory - offsetof(solo_memory, memory));
+    if (self->bytes > 0)
+        munmap(memory->regions[0], self->bytes);
+    lks__free(self);
+}
+
+static void solo_destroy(lks_group *group)
+{
+    lks__free(group);
+}
+
+static const lks__backend solo = {
+    .name = "solo",
+    .run = {[LKS__BARRIER] = nothing, [LKS__ALL_REDUCE] = nothing, [LKS__BROADCAST] = nothing},
+    .memory_create = solo_memory_create,
+    .memory_destroy = solo_memory_destroy,
+    .destroy = solo_destroy,
+};
+
+lks_status lks__solo_create(lks_group **out)
+{
+    lks_group *group = lks__alloc(sizeof *group, LKS__MEM_COMM);
+    if (group == NULL)
+        return LKS_E_NOMEM;
+    group->backend = &solo;
+    group->size = 1;
+    *out = group;
+    return LKS_OK;
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* memfd_create, MAP_ANONYMOUS */
+
+#include "comm/members.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+
+enum { ALARM_S = 240, TIMEOUT_S = 120, MAX_SIZE = 16 };
+
+const char *const member_kind_names[N_MEMBER_KINDS] = {"threads", "processes", "strangers"};
+
+typedef struct job {
+    member self;
+    member_fn *body;
+} job;
+
+void member_fails(member *self, const char *format, ...)
+{
+    if (self->failure[0] != '\0')
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(self->failure, MEMBER_TEXT_BYTES, format, args);
+    va_end(args);
+}
+
+static void *thread_main(void *argument)
+{
+    job *j = argument;
+    j->body(&j->self);
+    lks_group_destroy(j->self.group);
+    return NULL;
+}
+
+static void run_threads(int size, job *jobs)
+{
+    lks_group *groups[MAX_SIZE];
+    pthread_t threads[MAX_SIZE];
+    CHECK_OK(lks_group_create_threads(size, TIMEOUT_S, groups));
+    for (int r = 0; r < size; r++) {
+        jobs[r].self.group = groups[r];
+        assert_int_equal(pthread_create(&threads[r], NULL, thread_main, &jobs[r]), 0);
+    }
+    for (int r = 0; r < size; r++)
+        pthread_join(threads[r], NULL);
+}
+
+static void process_main(job *j, const lks_group_config *config)
+{
+    alarm(ALARM_S);
+    lks_status status = lks_group_create(config, &j->self.group);
+    if (status != LKS_OK)
+        member_fails(&j->self, "create: %s: %s", lks_status_name(status), lks_error_message());
+    else
+        j->body(&j->self);
+    lks_group_destroy(j->self.group);
+    _exit(0);
+}
+
+static void run_processes(member_kind kind, int size, job *jobs)
+{
+    pid_t pids[MAX_SIZE];
+    lks_group_config config = lks_group_config_default();
+    config.size = size;
+    config.timeout_s = TIMEOUT_S;
+    config.address = "127.0.0.1";
+    config.port = 20000 + (int)getpid() % 20000;
+    if (kind == AS_PROCESSES)
+        config.fd = memfd_create("members", 0);
+    for (int r = 0; r < size; r++) {
+        config.rank = config.local_rank = r;
+        fflush(NULL);
+        pids[r] = fork();
+        if (pids[r] == 0)
+            process_main(&jobs[r], &config);
+        assert_true(pids[r] > 0);
+    }
+    for (int r = 0; r < size; r++) {
+        int how;
+        assert_int_equal(waitpid(pids[r], &how, 0), pids[r]);
+        if (!WIFEXITED(how) || WEXITSTATUS(how) != 0)
+            member_fails(&jobs[r].self, "the process ended with wait status 0x%x", how);
+    }
+    if (config.fd >= 0)
+        close(config.fd);
+}
+
+void members_run(member_kind kind, int size, member_fn *body, const void *context)
+{
+    char(*failures)[MEMBER_TEXT_BYTES] = mmap(NULL, MAX_SIZE * sizeof *failures, PROT_READ | PROT_WRITE,
+                                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(failures != MAP_FAILED && size <= MAX_SIZE);
+    job jobs[MAX_SIZE];
+    for (int r = 0; r < size; r++)
+        jobs[r] = (job){{NULL, r, size, context, failures[r]}, body};
+    alarm(ALARM_S);
+    if (kind == AS_THREADS)
+        run_threads(size, jobs);
+    else
+        run_processes(kind, size, jobs);
+    alarm(0);
+
+    char text[MEMBER_TEXT_BYTES + 64] = "";
+    for (int r = size - 1; r >= 0; r--)
+        if (failures[r][0] != '\0')
+            snprintf(text, sizeof text, "rank %d of %d %s: %s", r, size, member_kind_names[kind],
+                     failures[r]);
+    munmap(failures, MAX_SIZE * sizeof *failures);
+    if (text[0] != '\0')
+        fail_msg("%s", text);
+}
