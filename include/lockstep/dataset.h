@@ -21,7 +21,7 @@ typedef struct lks_dataset_info {
     int n_dims;                  /* of one sample */
     int64_t shape[LKS_MAX_DIMS]; /* of one sample, e.g. {28, 28} */
     int64_t n_features;          /* product of shape */
-    int64_t n_classes;           /* largest label + 1; 0 when only the header was read */
+    int64_t n_classes;           /* largest label (of the whole file) + 1; 0 when only the header was read */
 } lks_dataset_info;
 
 /** How stored values become inputs: x = (stored * scale - mean) / std, with scale 1/255 for u8 and 1 for f32.
@@ -33,9 +33,10 @@ typedef struct lks_normalize {
 
 /** The data set of C arrays, as torch.utils.data.TensorDataset.
  *
- * Shapes:    features: [n, shape[0], ..., shape[n_dims - 1]] of LKS_F32 or LKS_U8; labels: [n], each 0 ..
- * 2^31 - 2. Ownership: the arrays are borrowed until lks_dataset_destroy. Returns:   LKS_OK; LKS_E_ARG;
- * LKS_E_NOMEM.
+ * Shapes:    features: [n, shape[0], ..., shape[n_dims - 1]] of LKS_F32 or LKS_U8;
+ *            labels: [n], each 0 .. 2^31 - 2.
+ * Ownership: the arrays are borrowed until lks_dataset_destroy.
+ * Returns:   LKS_OK; LKS_E_ARG; LKS_E_NOMEM.
  */
 LKS_API lks_status lks_dataset_from_arrays(int64_t n, int n_dims, const int64_t *shape, lks_dtype dtype,
                                            const void *features, const int32_t *labels,
@@ -44,8 +45,9 @@ LKS_API lks_status lks_dataset_from_arrays(int64_t n, int n_dims, const int64_t 
 /** A pair of IDX files (the format of MNIST), plain or gzip; a missing `path` is looked for as `path`.gz.
  *
  * limit: only the first `limit` samples; 0: all.
- * Returns: LKS_OK; LKS_E_NOT_FOUND; LKS_E_FORMAT (magic, truncated, trailing bytes, labels != images);
- * LKS_E_IO.
+ * Returns: LKS_OK; LKS_E_NOT_FOUND; LKS_E_FORMAT (magic, truncated, trailing bytes, damaged gzip, labels !=
+ * images); LKS_E_UNSUPPORTED (elements that are no u8); LKS_E_ARG (a limit beyond the file); LKS_E_IO;
+ * LKS_E_NOMEM.
  */
 LKS_API lks_status lks_dataset_from_idx(const char *images_path, const char *labels_path, int64_t limit,
                                         lks_dataset **out) LKS_MUST_USE;

@@ -7,8 +7,8 @@
 
 #include "conf/settings.h"
 
-/** What the training set holds, from headers and file sizes alone (fast). Returns: as lks_dataset_from_idx.
- */
+/** What the training set holds, from headers and file sizes alone (fast); the test set's are checked as well.
+ * Returns: as lks_dataset_from_idx, and LKS_E_ARG when data.path is not set. */
 lks_status lks__dataset_probe(const lks__settings *settings, lks_dataset_info *out) LKS_MUST_USE;
 
 /** Opens training and test set, normalised as the settings say; the limit holds for the training set. The
