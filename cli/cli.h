@@ -82,6 +82,6 @@ int cli_fail(lks_status status);
 int cli_bad_input(const char *format, ...) LKS_PRINTF(1, 2);
 
 /** Prints to stdout. Returns the exit code: 0, or 1 when it could not be written (told on stderr). */
-int cli_print(const char *text);
+int cli_print(const char *format, ...) LKS_PRINTF(1, 2);
 
 #endif

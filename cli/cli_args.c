@@ -39,9 +39,13 @@ int cli_bad_input(const char *format, ...)
     return CLI_BAD_INPUT;
 }
 
-int cli_print(const char *text)
+int cli_print(const char *format, ...)
 {
-    if (fputs(text, stdout) >= 0 && fflush(stdout) == 0)
+    va_list args;
+    va_start(args, format);
+    int written = vprintf(format, args);
+    va_end(args);
+    if (written >= 0 && fflush(stdout) == 0)
         return 0;
     perror("lockstep: writing to standard output failed");
     return 1;
@@ -79,7 +83,7 @@ static int print_help(const cli_syntax *syntax)
     lks_status status = lks__text_take(&text, &help);
     if (status != LKS_OK)
         return cli_fail(status);
-    int exit_code = cli_print(help);
+    int exit_code = cli_print("%s", help);
     free(help);
     return exit_code;
 }

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,7 +59,7 @@ static int print_overview(void)
     lks_status status = lks__text_take(&text, &overview);
     if (status != LKS_OK)
         return cli_fail(status);
-    int exit_code = cli_print(overview);
+    int exit_code = cli_print("%s", overview);
     free(overview);
     return exit_code;
 }
@@ -76,7 +75,7 @@ static int print_options(int argc, char **argv)
     lks_status status = markdown ? lks_config_help_markdown(&options) : lks_config_help_text(&options);
     if (status != LKS_OK)
         return cli_fail(status);
-    int exit_code = cli_print(options);
+    int exit_code = cli_print("%s", options);
     free(options);
     return exit_code;
 }
@@ -101,10 +100,8 @@ int main(int argc, char **argv)
         return cli_bad_input("a command is missing\nhint: lockstep --help lists the commands");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return print_overview();
-    if (strcmp(argv[1], "--version") == 0) {
-        printf("lockstep %s\n", lks_version());
-        return cli_print("");
-    }
+    if (strcmp(argv[1], "--version") == 0)
+        return cli_print("lockstep %s\n", lks_version());
     const command *asked = find_command(argv[1]);
     if (asked == NULL)
         return unknown_command(argv[1]);

@@ -37,6 +37,11 @@ static bool is_given(const lks_config *config, const char *key)
     return entry_of(config, key)->text != NULL;
 }
 
+static bool is_from_command_line(const lks_config *config, const char *key)
+{
+    return strcmp(entry_of(config, key)->origin, COMMAND_LINE) == 0;
+}
+
 /* --- checks over several settings; keys are those of the table --- */
 
 static lks_status missing(const lks_config *config, const char *what)
@@ -54,6 +59,17 @@ static lks_status check_required(const lks_config *config, const lks__settings *
     return LKS_OK;
 }
 
+/* Of a length in the file and one on the command line the second is meant. */
+static lks_status two_lengths(const lks_config *config, const char *a, const char *b)
+{
+    bool a_given_last = is_from_command_line(config, a), b_given_last = is_from_command_line(config, b);
+    (void)lks__fail(LKS_E_ARG, "%s (%s) and %s (%s) are both set; a run has one length", a,
+                    entry_of(config, a)->origin, b, entry_of(config, b)->origin);
+    if (a_given_last == b_given_last)
+        return lks__error_hint(LKS_E_ARG, "unset one of them: %s=auto or %s=auto", a, b);
+    return lks__error_hint(LKS_E_ARG, "unset the other one: %s=auto", a_given_last ? b : a);
+}
+
 static lks_status check_length(const lks_config *config, const lks__settings *settings)
 {
     (void)settings;
@@ -62,11 +78,8 @@ static lks_status check_length(const lks_config *config, const lks__settings *se
     for (int i = 0; i < 3; i++) {
         if (!is_given(config, lengths[i]))
             continue;
-        if (set != NULL) {
-            (void)lks__fail(LKS_E_ARG, "%s (%s) and %s (%s) are both set; a run has one length", set,
-                            entry_of(config, set)->origin, lengths[i], entry_of(config, lengths[i])->origin);
-            return lks__error_hint(LKS_E_ARG, "unset one: %s=auto or %s=auto", set, lengths[i]);
-        }
+        if (set != NULL)
+            return two_lengths(config, set, lengths[i]);
         set = lengths[i];
     }
     return set != NULL ? LKS_OK

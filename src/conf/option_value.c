@@ -156,9 +156,7 @@ static void format_choice(const lks__option *option, const lks__settings *settin
 {
     int value;
     memcpy(&value, field_in(option, settings), sizeof value);
-    for (const lks__choice *choice = option->choices; choice->name != NULL; choice++)
-        if (choice->value == value)
-            snprintf(out, LKS__VALUE_BYTES, "%s", choice->name);
+    snprintf(out, LKS__VALUE_BYTES, "%s", lks__option_word(option->key, value));
 }
 
 /* --- lists of integers: "512,256", "[512, 256]", "[]" --- */

@@ -140,6 +140,14 @@ const lks__option *lks__option_find(const char *key)
     return NULL;
 }
 
+const char *lks__option_word(const char *key, int value)
+{
+    for (const lks__choice *choice = lks__option_find(key)->choices; choice->name != NULL; choice++)
+        if (choice->value == value)
+            return choice->name;
+    return "";
+}
+
 static bool is_in_group(const lks__option *option, const char *group)
 {
     size_t length = strlen(group);

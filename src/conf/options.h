@@ -57,6 +57,11 @@ extern const int lks__n_options; /* <= LKS__MAX_OPTIONS */
 /** The row of a key; NULL: no such key. */
 const lks__option *lks__option_find(const char *key);
 
+/** The word of a choice, "exact" for ("data.tail", LKS_TAIL_EXACT); "" for a value that is none. Static
+ * storage.
+ */
+const char *lks__option_word(const char *key, int value);
+
 /** Whether keys start with "<name>.". */
 bool lks__option_is_group(const char *name);
 

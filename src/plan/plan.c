@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** From what the user states to the plan: world, batch, epoch, length, learning rate, one stage after the
+ * other. Every stage reads the config and what earlier stages put into the plan. */
+#include <lockstep/plan.h>
+
+#include <math.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "base/machine.h"
+#include "base/tree.h"
+
+/* No count is larger: far above any data set, and exact as a double. */
+#define LIMIT ((int64_t)1000000000000000)
+
+typedef long long ll; /* what %lld wants */
+
+lks_plan_config lks_plan_config_default(void)
+{
+    return (lks_plan_config){
+        .tail = LKS_TAIL_EXACT,
+        .epochs = 1,
+        .reduction = LKS_REDUCTION_MEAN,
+        .base_lr = 0.01,
+        .lr_rule = LKS_LR_NONE,
+        .warmup_from = LKS_WARMUP_FROM_REFERENCE,
+        .schedule = LKS_SCHEDULE_CONSTANT,
+    };
+}
+
+/* --- arithmetic --- */
+
+/* *out = a * b, if that is no larger than LIMIT. Both >= 0. */
+static bool multiply(int64_t a, int64_t b, int64_t *out)
+{
+    int64_t product;
+    if (__builtin_mul_overflow(a, b, &product) || product > LIMIT)
+        return false;
+    *out = product;
+    return true;
+}
+
+static int64_t divide_up(int64_t a, int64_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+/* The plural's end: "2 workers". */
+static const char *s(int64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+enum { LIST_BYTES = 160 };
+
+/* "1, 2 and 4" */
+static void list_numbers(const int64_t *numbers, int n, char out[LIST_BYTES])
+{
+    int used = 0;
+    for (int i = 0; i < n && used < LIST_BYTES; i++)
+        used += snprintf(out + used, (size_t)(LIST_BYTES - used), "%s%lld",
+                         i == 0 ? "" : (i == n - 1 ? " and " : ", "), (ll)numbers[i]);
+}
+
+/* --- stage 1: every number by itself --- */
+
+static lks_status check_counts(const lks_plan_config *c)
+{
+    const struct {
+        const char *name;
+        int64_t value, least;
+    } counts[] = {
+        {"the number of samples", c->n_samples, 1},
+        {"the number of processes", c->processes, 0},
+        {"the number of usable cores", c->usable_cores, 0},
+        {"the world", c->world, 0},
+        {"the local batch", c->local_batch, 0},
+        {"the accumulation", c->accumulate, 0},
+        {"the global batch", c->global_batch, 0},
+        {"the number of epochs", c->epochs, 0},
+        {"the number of steps", c->steps, 0},
+        {"the number of samples to train on", c->samples, 0},
+        {"the reference batch", c->reference_batch, 0},
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        if (counts[i].value < counts[i].least || counts[i].value > LIMIT)
+            return lks__fail(LKS_E_ARG, "%s is %lld; an integer from 1 to %lld is needed", counts[i].name,
+                             (ll)counts[i].value, (ll)LIMIT);
+    return LKS_OK;
+}
+
+static lks_status check_choices(const lks_plan_config *c)
+{
+    const struct {
+        const char *name;
+        int value, last;
+    } choices[] = {
+        {"tail", (int)c->tail, LKS_TAIL_PAD},
+        {"reduction", (int)c->reduction, LKS_REDUCTION_SUM},
+        {"learning-rate rule", (int)c->lr_rule, LKS_LR_SQRT},
+        {"start of the warm-up", (int)c->warmup_from, LKS_WARMUP_FROM_ZERO},
+        {"schedule", (int)c->schedule, LKS_SCHEDULE_COSINE},
+    };
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++)
+        if (choices[i].value < 0 || choices[i].value > choices[i].last)
+            return lks__fail(LKS_E_ARG, "the %s is %d; a value from 0 to %d is needed", choices[i].name,
+                             choices[i].value, choices[i].last);
+    return LKS_OK;
+}
+
+static lks_status check_numbers(const lks_plan_config *c, lks_plan *plan)
+{
+    lks_status status = check_counts(c);
+    if (status == LKS_OK)
+        status = check_choices(c);
+    if (status != LKS_OK)
+        return status;
+    if (!(isfinite(c->base_lr) && c->base_lr > 0))
+        return lks__fail(LKS_E_ARG, "the learning rate is %g; a number > 0 is needed", c->base_lr);
+    if (!(isfinite(c->warmup_epochs) && c->warmup_epochs >= 0))
+        return lks__fail(LKS_E_ARG, "the warm-up is %g epochs; a number >= 0 is needed", c->warmup_epochs);
+    plan->n_samples = c->n_samples;
+    plan->tail = c->tail;
+    plan->reduction = c->reduction;
+    return LKS_OK;
+}
+
+/* --- stage 2: processes and workers --- */
+
+/* The largest number of processes, one per core, that share the workers evenly. */
+static int64_t choose_processes(const lks_plan_config *c)
+{
+    int64_t cores = c->usable_cores > 0 ? c->usable_cores : lks__usable_cores();
+    int64_t processes = cores < c->world ? cores : c->world;
+    while (c->world % processes != 0)
+        processes--;
+    return processes;
+}
+
+static lks_status uneven_processes(int64_t processes, int64_t world)
+{
+    enum { MAX_LISTED = 12, MAX_DIVISOR = 4096 };
+    int64_t divisors[MAX_LISTED];
+    char list[LIST_BYTES];
+    int n = 0;
+    for (int64_t d = 1; d <= world && d <= MAX_DIVISOR && n < MAX_LISTED; d++)
+        if (world % d == 0)
+            divisors[n++] = d;
+    list_numbers(divisors, n, list);
+    return lks__fail(LKS_E_ARG, "%lld processes can't share %lld worker%s evenly; %s can", (ll)processes,
+                     (ll)world, s(world), list);
+}
+
+static lks_status plan_world(const lks_plan_config *c, lks_plan *plan)
+{
+    plan->processes_chosen = c->processes == 0;
+    plan->processes = c->processes;
+    if (plan->processes_chosen)
+        plan->processes = c->world > 0 ? choose_processes(c) : 1;
+    plan->world = c->world > 0 ? c->world : plan->processes;
+    if (plan->world % plan->processes != 0)
+        return uneven_processes(plan->processes, plan->world);
+    if (plan->world > plan->n_samples)
+        return lks__fail(LKS_E_ARG, "%lld workers are more than the %lld samples of the training set",
+                         (ll)plan->world, (ll)plan->n_samples);
+    return LKS_OK;
+}
+
+/* --- stage 3: B = b x W x A, from any consistent set --- */
+
+/* "a, b and c are": the multiples of `unit` around `wanted` that can be global batches. */
+static void list_fitting(int64_t wanted, int64_t unit, char out[LIST_BYTES])
+{
+    int64_t below = wanted / unit * unit;
+    int64_t first = below > 0 ? below : unit;
+    int64_t fitting[] = {first, first + unit, first + 2 * unit};
+    list_numbers(fitting, 3, out);
+}
+
+static lks_status batch_too_large(const lks_plan_config *c, const lks_plan *plan)
+{
+    int64_t accumulate = c->accumulate > 0 ? c->accumulate : 1;
+    return lks__fail(
+        LKS_E_ARG, "local batch %lld x %lld worker%s x %lld accumulation step%s is more than %lld samples",
+        (ll)c->local_batch, (ll)plan->world, s(plan->world), (ll)accumulate, s(accumulate), (ll)LIMIT);
+}
+
+/* b (and perhaps A) given: B follows. */
+static lks_status batch_from_local(const lks_plan_config *c, lks_plan *plan)
+{
+    int64_t workers_batch;
+    plan->local_batch = c->local_batch;
+    plan->accumulate = c->accumulate > 0 ? c->accumulate : 1;
+    if (!multiply(plan->local_batch, plan->world, &workers_batch) ||
+        !multiply(workers_batch, plan->accumulate, &plan->global_batch))
+        return batch_too_large(c, plan);
+    return LKS_OK;
+}
+
+/* B given, not b: b follows, with A = 1 unless given. */
+static lks_status batch_from_global(const lks_plan_config *c, lks_plan *plan)
+{
+    char fitting[LIST_BYTES];
+    plan->accumulate = c->accumulate > 0 ? c->accumulate : 1;
+    plan->global_batch = c->global_batch;
+    int64_t passes;
+    if (!multiply(plan->world, plan->accumulate, &passes))
+        return lks__fail(LKS_E_ARG, "%lld worker%s x %lld accumulation step%s is more than %lld",
+                         (ll)plan->world, s(plan->world), (ll)plan->accumulate, s(plan->accumulate),
+                         (ll)LIMIT);
+    plan->local_batch = c->global_batch / passes;
+    if (c->global_batch % passes == 0)
+        return LKS_OK;
+    list_fitting(c->global_batch, passes, fitting);
+    return lks__fail(
+        LKS_E_ARG,
+        "global batch %lld is not a whole local batch x %lld worker%s x %lld accumulation step%s; "
+        "%s are",
+        (ll)c->global_batch, (ll)plan->world, s(plan->world), (ll)plan->accumulate, s(plan->accumulate),
+        fitting);
+}
+
+/* B and b given: A follows, and is compared with what was given. */
+static lks_status batch_from_both(const lks_plan_config *c, lks_plan *plan)
+{
+    char fitting[LIST_BYTES];
+    int64_t workers_batch;
+    if (!multiply(c->local_batch, plan->world, &workers_batch))
+        return batch_too_large(c, plan);
+    plan->local_batch = c->local_batch;
+    plan->global_batch = c->global_batch;
+    plan->accumulate = c->global_batch / workers_batch;
+    if (c->global_batch % workers_batch != 0) {
+        list_fitting(c->global_batch, workers_batch, fitting);
+        return lks__fail(LKS_E_ARG,
+                         "global batch %lld is not local batch %lld x %lld worker%s x a whole number of "
+                         "accumulation steps; %s are",
+                         (ll)c->global_batch, (ll)c->local_batch, (ll)plan->world, s(plan->world), fitting);
+    }
+    if (c->accumulate > 0 && c->accumulate != plan->accumulate)
+        return lks__fail(
+            LKS_E_ARG,
+            "global batch %lld is local batch %lld x %lld worker%s x %lld accumulation step%s, not "
+            "x %lld",
+            (ll)c->global_batch, (ll)c->local_batch, (ll)plan->world, s(plan->world), (ll)plan->accumulate,
+            s(plan->accumulate), (ll)c->accumulate);
+    return LKS_OK;
+}
+
+static lks_status plan_batch(const lks_plan_config *c, lks_plan *plan)
+{
+    lks_status status;
+    if (c->local_batch > 0 && c->global_batch > 0)
+        status = batch_from_both(c, plan);
+    else if (c->local_batch > 0)
+        status = batch_from_local(c, plan);
+    else if (c->global_batch > 0)
+        status = batch_from_global(c, plan);
+    else
+        status = lks__fail(LKS_E_ARG, "the batch size is missing: a local or a global batch is needed");
+    if (status != LKS_OK)
+        return status;
+    plan->leaves = plan->world * plan->accumulate;
+    plan->leaves_per_process = plan->leaves / plan->processes;
+    plan->same_bits = plan->processes == 1 || lks__is_power_of_two(plan->leaves_per_process);
+    return LKS_OK;
+}
+
+/* --- stage 4: an epoch --- */
+
+static int64_t samples_per_epoch(const lks_plan *plan)
+{
+    switch (plan->tail) {
+    case LKS_TAIL_DROP:
+        return plan->n_samples / plan->global_batch * plan->global_batch;
+    case LKS_TAIL_PAD:
+        return divide_up(plan->n_samples, plan->world) * plan->world;
+    case LKS_TAIL_EXACT:
+        break;
+    }
+    return plan->n_samples;
+}
+
+static lks_status plan_epoch(const lks_plan_config *c, lks_plan *plan)
+{
+    (void)c;
+    plan->samples_per_epoch = samples_per_epoch(plan);
+    if (plan->samples_per_epoch == 0)
+        return lks__fail(LKS_E_ARG,
+                         "no step would be taken: tail drop keeps whole steps only, and the effective batch "
+                         "%lld is more than the %lld samples of the training set",
+                         (ll)plan->global_batch, (ll)plan->n_samples);
+    plan->steps_per_epoch = divide_up(plan->samples_per_epoch, plan->global_batch);
+    plan->last_step_samples = plan->samples_per_epoch - (plan->steps_per_epoch - 1) * plan->global_batch;
+    return LKS_OK;
+}
+
+/* --- stage 5: the run --- */
+
+static lks_status run_too_long(int64_t length, const char *unit)
+{
+    return lks__fail(LKS_E_ARG, "%lld %s are too many: the run would have more than %lld samples", (ll)length,
+                     unit, (ll)LIMIT);
+}
+
+static lks_status run_of_epochs(int64_t epochs, lks_plan *plan)
+{
+    if (!multiply(epochs, plan->samples_per_epoch, &plan->samples))
+        return run_too_long(epochs, "epochs");
+    plan->total_steps = epochs * plan->steps_per_epoch; /* no more than samples */
+    return LKS_OK;
+}
+
+static lks_status run_of_steps(int64_t steps, lks_plan *plan)
+{
+    int64_t whole_epochs;
+    if (!multiply(steps / plan->steps_per_epoch, plan->samples_per_epoch, &whole_epochs))
+        return run_too_long(steps, "steps");
+    plan->total_steps = steps;
+    /* an epoch's last step is its only short one */
+    plan->samples = whole_epochs + steps % plan->steps_per_epoch * plan->global_batch;
+    return LKS_OK;
+}
+
+static lks_status run_of_samples(int64_t samples, lks_plan *plan)
+{
+    int64_t rest = samples % plan->samples_per_epoch;
+    return run_of_steps(samples / plan->samples_per_epoch * plan->steps_per_epoch +
+                            divide_up(rest, plan->global_batch),
+                        plan);
+}
+
+static lks_status plan_length(const lks_plan_config *c, lks_plan *plan)
+{
+    if ((c->epochs > 0) + (c->steps > 0) + (c->samples > 0) != 1)
+        return lks__fail(LKS_E_ARG,
+                         "the length of the run must be given by one of epochs, steps and samples");
+    lks_status status;
+    if (c->epochs > 0)
+        status = run_of_epochs(c->epochs, plan);
+    else if (c->steps > 0)
+        status = run_of_steps(c->steps, plan);
+    else
+        status = run_of_samples(c->samples, plan);
+    plan->epochs = (double)plan->samples / (double)plan->samples_per_epoch;
+    return status;
+}
+
+/* --- stage 6: the learning rate --- */
+
+static double scale(lks_lr_rule rule, double kappa)
+{
+    switch (rule) {
+    case LKS_LR_LINEAR:
+        return kappa; /* Goyal et al. 2017, section 2.1 */
+    case LKS_LR_SQRT:
+        return sqrt(kappa);
+    case LKS_LR_NONE:
+        break;
+    }
+    return 1.0;
+}
+
+/* Epochs as samples: 0.07 epochs of 100 samples are 7 samples, though 0.07 * 100 > 7 in doubles. */
+static double warmup_samples(double epochs, int64_t per_epoch)
+{
+    double samples = epochs * (double)per_epoch, whole = nearbyint(samples);
+    return fabs(samples - whole) <= 1e-12 * samples ? whole : samples;
+}
+
+static lks_status plan_lr(const lks_plan_config *c, lks_plan *plan)
+{
+    if (c->lr_rule != LKS_LR_NONE && c->reference_batch == 0)
+        return lks__fail(LKS_E_ARG, "a learning-rate rule needs the reference batch: the effective batch for "
+                                    "which the learning rate was tuned");
+    plan->base_lr = c->base_lr;
+    plan->lr_rule = c->lr_rule;
+    plan->reference_batch = c->reference_batch;
+    plan->kappa = c->reference_batch > 0 ? (double)plan->global_batch / (double)c->reference_batch : 1.0;
+    plan->scaled_lr = c->base_lr * scale(c->lr_rule, plan->kappa);
+    if (!isfinite(plan->scaled_lr))
+        return lks__fail(LKS_E_ARG,
+                         "learning rate %g, scaled for a batch of %lld instead of %lld, is no number",
+                         c->base_lr, (ll)plan->global_batch, (ll)c->reference_batch);
+    plan->warmup_from = c->warmup_from;
+    plan->schedule = c->schedule;
+    return LKS_OK;
+}
+
+/* A rate that is not scaled up has nothing to warm up to from the reference. */
+static lks_status plan_warmup(const lks_plan_config *c, lks_plan *plan)
+{
+    if (c->warmup_from == LKS_WARMUP_FROM_REFERENCE && plan->scaled_lr <= plan->base_lr)
+        return LKS_OK;
+    plan->warmup_samples = warmup_samples(c->warmup_epochs, plan->samples_per_epoch);
+    if (plan->warmup_samples > (double)LIMIT)
+        return lks__fail(LKS_E_ARG, "a warm-up of %g epochs is too long: it has more than %lld samples",
+                         c->warmup_epochs, (ll)LIMIT);
+    plan->warmup_steps = (int64_t)ceil(plan->warmup_samples / (double)plan->global_batch);
+    return LKS_OK;
+}
+
+/* --- all together --- */
+
+static lks_status (*const stages[])(const lks_plan_config *config, lks_plan *plan) = {
+    check_numbers, plan_world, plan_batch, plan_epoch, plan_length, plan_lr, plan_warmup,
+};
+
+lks_status lks_plan_create(const lks_plan_config *config, lks_plan *out)
+{
+    lks_plan plan = {0};
+    for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
+        lks_status status = stages[i](config, &plan);
+        if (status != LKS_OK)
+            return status;
+    }
+    *out = plan;
+    return LKS_OK;
+}
+
+int64_t lks_plan_step_samples(const lks_plan *plan, int64_t step)
+{
+    if (step < 0 || step >= plan->steps_per_epoch)
+        return 0;
+    return step == plan->steps_per_epoch - 1 ? plan->last_step_samples : plan->global_batch;
+}

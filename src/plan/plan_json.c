@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <jansson.h>
+
+#include "base/error.h"
+#include "conf/options.h"
+#include "plan/plan_config.h"
+#include "plan/plan_warnings.h"
+
+static json_t *number(int64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+static json_t *word(const char *key, int value)
+{
+    return json_string(lks__option_word(key, value));
+}
+
+static json_t *warnings(const lks_plan *plan)
+{
+    json_t *list = json_array();
+    const char *warning;
+    for (int i = 0; (warning = lks__plan_warning(plan, i)) != NULL; i++)
+        if (json_array_append_new(list, json_string(warning)) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
+lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
+{
+    const struct {
+        const char *key;
+        json_t *value; /* NULL: no memory; json_object_set_new then fails */
+    } members[] = {
+        {"train_samples", number(plan->n_samples)},
+        {"processes", number(plan->processes)},
+        {"world", number(plan->world)},
+        {"local_batch", number(plan->local_batch)},
+        {"accumulate", number(plan->accumulate)},
+        {"effective_batch", number(plan->global_batch)},
+        {"leaves_per_process", number(plan->leaves_per_process)},
+        {"tail", word("data.tail", (int)plan->tail)},
+        {"samples_per_epoch", number(plan->samples_per_epoch)},
+        {"steps_per_epoch", number(plan->steps_per_epoch)},
+        {"last_step_samples", number(plan->last_step_samples)},
+        {"total_epochs", json_real(plan->epochs)},
+        {"total_steps", number(plan->total_steps)},
+        {"samples", number(plan->samples)},
+        {"reduction", word("reduction", (int)plan->reduction)},
+        {"base_lr", json_real(plan->base_lr)},
+        {"lr_rule", word("lr.rule", (int)plan->lr_rule)},
+        {"reference_batch", plan->reference_batch > 0 ? number(plan->reference_batch) : json_null()},
+        {"kappa", json_real(plan->kappa)},
+        {"scaled_lr", json_real(plan->scaled_lr)},
+        {"warmup_samples", json_real(plan->warmup_samples)},
+        {"warmup_steps", number(plan->warmup_steps)},
+        {"warmup_from", word("lr.warmup_from", (int)plan->warmup_from)},
+        {"schedule", word("lr.schedule", (int)plan->schedule)},
+        {"same_bits", json_boolean(plan->same_bits)},
+        {"warnings", warnings(plan)},
+    };
+    int failures = 0;
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+        failures += json_object_set_new(object, members[i].key, members[i].value) != 0;
+    return failures == 0 ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
+}
+
+/* Digits of a number: the most with which every decimal that a user wrote comes back as it was written. */
+enum { DIGITS = 15 };
+
+lks_status lks_plan_to_json(const lks_plan *plan, char **out)
+{
+    *out = NULL;
+    json_t *object = json_object();
+    if (object == NULL)
+        return lks__fail(LKS_E_NOMEM, "out of memory");
+    lks_status status = lks__plan_add_json(plan, object);
+    char *text = status == LKS_OK ? json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(DIGITS)) : NULL;
+    json_decref(object);
+    if (status == LKS_OK && text == NULL)
+        status = lks__fail(LKS_E_NOMEM, "out of memory");
+    *out = text;
+    return status;
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The plan as a table for people: what, how much, and how that comes about. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "conf/options.h"
+#include "plan/plan_warnings.h"
+
+typedef long long ll; /* what %lld wants */
+
+enum { MAX_ROWS = 24, VALUE_BYTES = 32, HOW_BYTES = 160 };
+
+typedef struct row {
+    const char *label; /* NULL: an empty line */
+    char value[VALUE_BYTES];
+    char how[HOW_BYTES];
+} row;
+
+typedef struct table {
+    row rows[MAX_ROWS];
+    int n_rows;
+} table;
+
+static void add_row(table *t, const char *label, const char *value, const char *how_format, ...)
+    LKS_PRINTF(4, 5);
+
+static void add_row(table *t, const char *label, const char *value, const char *how_format, ...)
+{
+    row *added = &t->rows[t->n_rows++];
+    va_list args;
+    added->label = label;
+    snprintf(added->value, sizeof added->value, "%s", value);
+    va_start(args, how_format);
+    vsnprintf(added->how, sizeof added->how, how_format, args);
+    va_end(args);
+}
+
+static void add_gap(table *t)
+{
+    t->rows[t->n_rows++] = (row){0};
+}
+
+static const char *count(int64_t value, char out[VALUE_BYTES])
+{
+    snprintf(out, VALUE_BYTES, "%lld", (ll)value);
+    return out;
+}
+
+static const char *rate(double value, char out[VALUE_BYTES])
+{
+    snprintf(out, VALUE_BYTES, "%.6g", value);
+    return out;
+}
+
+/* The plural's end: "2 workers". */
+static const char *s(int64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+static void add_batch(table *t, const lks_plan *p)
+{
+    char v[VALUE_BYTES];
+    add_row(t, "training samples", count(p->n_samples, v), "%s", "");
+    add_row(t, "processes", count(p->processes, v), "%s", "");
+    if (p->processes == 1)
+        add_row(t, "world", count(p->world, v), "worker%s", p->world == 1 ? "" : "s, one after the other");
+    else
+        add_row(t, "world", count(p->world, v), "workers, %lld on each process",
+                (ll)(p->world / p->processes));
+    add_row(t, "local batch", count(p->local_batch, v), "sample%s in one forward and backward pass",
+            s(p->local_batch));
+    add_row(t, "accumulation", count(p->accumulate, v), "pass%s of each worker in a step",
+            p->accumulate == 1 ? "" : "es");
+    add_row(t, "effective batch", count(p->global_batch, v), "= %lld x %lld worker%s x %lld",
+            (ll)p->local_batch, (ll)p->world, s(p->world), (ll)p->accumulate);
+}
+
+static void add_epoch(table *t, const lks_plan *p)
+{
+    char v[VALUE_BYTES];
+    ll n = (ll)p->n_samples, batch = (ll)p->global_batch;
+    int64_t beyond = p->samples_per_epoch - p->n_samples; /* repeated, or negative: left out */
+    if (beyond < 0)
+        add_row(t, "steps per epoch", count(p->steps_per_epoch, v),
+                "= floor(%lld / %lld); %lld sample%s left out (tail drop)", n, batch, (ll)-beyond,
+                s(-beyond));
+    else if (beyond > 0)
+        add_row(t, "steps per epoch", count(p->steps_per_epoch, v),
+                "= ceil(%lld / %lld); %lld sample%s repeated (tail pad)", n, batch, (ll)beyond, s(beyond));
+    else
+        add_row(t, "steps per epoch", count(p->steps_per_epoch, v), "= ceil(%lld / %lld)", n, batch);
+    add_row(t, "last step", count(p->last_step_samples, v), "sample%s%s", s(p->last_step_samples),
+            p->last_step_samples < p->global_batch ? " are left for the last step of an epoch" : "");
+}
+
+static void add_length(table *t, const lks_plan *p)
+{
+    char steps[VALUE_BYTES], samples[VALUE_BYTES];
+    count(p->total_steps, steps);
+    count(p->samples, samples);
+    if (p->samples % p->samples_per_epoch != 0) {
+        add_row(t, "total steps", steps, "= %.4g epochs", p->epochs);
+        add_row(t, "total samples", samples, "%s", "");
+        return;
+    }
+    int64_t epochs = p->samples / p->samples_per_epoch;
+    add_row(t, "total steps", steps, "= %lld x %lld epoch%s", (ll)p->steps_per_epoch, (ll)epochs, s(epochs));
+    add_row(t, "total samples", samples, "= %lld x %lld epoch%s", (ll)p->samples_per_epoch, (ll)epochs,
+            s(epochs));
+}
+
+static void add_scaled_rate(table *t, const lks_plan *p)
+{
+    char v[VALUE_BYTES];
+    const char *rule = lks__option_word("lr.rule", (int)p->lr_rule);
+    rate(p->scaled_lr, v);
+    if (p->lr_rule == LKS_LR_NONE)
+        add_row(t, "scaled rate", v, "not scaled (rule none)");
+    else
+        add_row(t, "scaled rate", v, "= %.6g x %.6g (rule %s: %s%lld / %lld)", p->base_lr,
+                p->scaled_lr / p->base_lr, rule, p->lr_rule == LKS_LR_SQRT ? "square root of " : "",
+                (ll)p->global_batch, (ll)p->reference_batch);
+}
+
+static void add_warmup(table *t, const lks_plan *p)
+{
+    char v[VALUE_BYTES];
+    count(p->warmup_steps, v);
+    if (p->warmup_samples <= 0)
+        add_row(t, "warm-up steps", v, "%s", "");
+    else
+        add_row(t, "warm-up steps", v, "= ceil(%.15g / %lld), from %.6g to %.6g", p->warmup_samples,
+                (ll)p->global_batch, p->warmup_from == LKS_WARMUP_FROM_ZERO ? 0.0 : p->base_lr, p->scaled_lr);
+}
+
+static void add_rate(table *t, const lks_plan *p)
+{
+    char v[VALUE_BYTES], tuned[60] = "";
+    if (p->reference_batch > 0)
+        snprintf(tuned, sizeof tuned, "tuned for an effective batch of %lld", (ll)p->reference_batch);
+    add_row(t, "base learning rate", rate(p->base_lr, v), "%s", tuned);
+    add_scaled_rate(t, p);
+    add_warmup(t, p);
+    add_row(t, "schedule", lks__option_word("lr.schedule", (int)p->schedule), "%s",
+            p->schedule == LKS_SCHEDULE_COSINE ? "down to 0 at the end of the run" : "");
+}
+
+static void add_result(table *t, const lks_plan *p)
+{
+    ll leaves = (ll)p->leaves_per_process;
+    add_row(t, "reduction", lks__option_word("reduction", (int)p->reduction), "%s",
+            p->reduction == LKS_REDUCTION_MEAN ? "over all samples of a step"
+                                               : "of the means of local batches");
+    if (p->processes == 1)
+        add_row(t, "same bits", "yes", "as on several processes");
+    else if (p->same_bits)
+        add_row(t, "same bits", "yes", "as on one process");
+    else
+        add_row(t, "same bits", "no", "agrees to rounding only: %lld passes per process, no power of two",
+                leaves);
+}
+
+static void print_rows(const table *t, lks__text *text)
+{
+    int label_width = 0, value_width = 0;
+    for (int i = 0; i < t->n_rows; i++) {
+        const row *r = &t->rows[i];
+        int label = r->label != NULL ? (int)strlen(r->label) : 0, value = (int)strlen(r->value);
+        label_width = label > label_width ? label : label_width;
+        value_width = value > value_width ? value : value_width;
+    }
+    for (int i = 0; i < t->n_rows; i++) {
+        const row *r = &t->rows[i];
+        if (r->label == NULL)
+            lks__text_add(text, "\n");
+        else
+            lks__text_add(text, "  %-*s  %*s%s%s\n", label_width, r->label, value_width, r->value,
+                          r->how[0] != '\0' ? "  " : "", r->how);
+    }
+}
+
+static void print_remarks(const lks_plan *plan, lks__text *text)
+{
+    const char *warning;
+    for (int i = 0; (warning = lks__plan_warning(plan, i)) != NULL; i++)
+        lks__text_add(text, "%swarning: %s\n", i == 0 ? "\n" : "", warning);
+    if (plan->processes_chosen && plan->world == 1)
+        lks__text_add(text, "\nhint: this is a plan for one process; -n N plans for N\n");
+}
+
+lks_status lks_plan_to_text(const lks_plan *plan, char **out)
+{
+    table t = {0};
+    lks__text text = {0};
+    add_batch(&t, plan);
+    add_gap(&t);
+    add_epoch(&t, plan);
+    add_length(&t, plan);
+    add_gap(&t);
+    add_rate(&t, plan);
+    add_gap(&t);
+    add_result(&t, plan);
+    print_rows(&t, &text);
+    print_remarks(plan, &text);
+    return lks__text_take(&text, out);
+}

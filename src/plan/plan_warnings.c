@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "plan/plan_warnings.h"
+
+#include <stddef.h>
+
+static bool is_scaled_twice(const lks_plan *plan)
+{
+    return plan->reduction == LKS_REDUCTION_SUM && plan->lr_rule != LKS_LR_NONE && plan->leaves > 1;
+}
+
+static bool is_batch_ignored(const lks_plan *plan)
+{
+    return plan->lr_rule == LKS_LR_NONE && plan->kappa != 1.0;
+}
+
+static bool is_warmup_endless(const lks_plan *plan)
+{
+    return plan->warmup_samples >= (double)plan->samples;
+}
+
+static const struct {
+    bool (*holds)(const lks_plan *plan);
+    const char *sentence;
+} warnings[] = {
+    {is_scaled_twice, "reduction sum makes updates larger with every local batch of a step already; with a "
+                      "learning-rate rule they are scaled twice"},
+    {is_batch_ignored, "the effective batch is not the reference batch, yet the learning rate is not scaled "
+                       "(lr.rule none)"},
+    {is_warmup_endless,
+     "the warm-up is as long as the run, or longer: the schedule after it is never reached"},
+};
+
+const char *lks__plan_warning(const lks_plan *plan, int index)
+{
+    for (size_t i = 0; i < sizeof warnings / sizeof warnings[0]; i++)
+        if (warnings[i].holds(plan) && index-- == 0)
+            return warnings[i].sentence;
+    return NULL;
+}
