@@ -110,6 +110,7 @@ typedef struct run {
     int steps;
     leaf_fn *leaf;
     empty_fn *empty;
+    bool last_fails;      /* the last member asks for something that is refused */
     bool check_each_step; /* integer data: compare every step's sums on every member */
     float result[ARENA];
     uint8_t covered[ARENA]; /* blocks that held the element */
@@ -247,6 +248,8 @@ static void play(run *r, lks_group *group)
                                   .n_tensors = N_TENSORS,
                                   .tensors = tensors,
                                   .leaves = r->leaves};
+    if (r->last_fails && rank == r->size - 1)
+        config.leaves = 0;
     lks__reducer *reducer;
     found->status = lks__reducer_create(&config, &reducer);
     if (found->status == LKS_OK)
@@ -579,6 +582,18 @@ static void a_failed_allocation_leaves_nothing_behind(void **state)
     lks_group_destroy(group);
 }
 
+static void a_member_that_fails_alone_stops_the_others(void **state)
+{
+    (void)state;
+    run *r = new_run(3, 2, integer_leaf);
+    r->last_fails = true;
+    run_threads(r);
+    CHECK_INT(r->found[0].status, LKS_E_PEER);
+    CHECK_INT(r->found[1].status, LKS_E_PEER);
+    CHECK_INT(r->found[2].status, LKS_E_ARG);
+    end_run(r);
+}
+
 static void arenas_are_as_many_as_the_counter_has_digits(void **state)
 {
     (void)state;
@@ -656,6 +671,7 @@ int main(void)
         cmocka_unit_test(every_version_adds_the_same_bytes),
         cmocka_unit_test(what_makes_no_sense_is_refused),
         cmocka_unit_test(a_failed_allocation_leaves_nothing_behind),
+        cmocka_unit_test(a_member_that_fails_alone_stops_the_others),
         cmocka_unit_test(arenas_are_as_many_as_the_counter_has_digits),
         cmocka_unit_test(integers_are_added),
         cmocka_unit_test(every_shape_adds_in_tree_order),
