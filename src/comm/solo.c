@@ -3,11 +3,12 @@
  * member's value). */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 
-#include <stdbool.h>
+#include <errno.h>
 #include <sys/mman.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "comm/available.h"
 #include "comm/backend.h"
 
 typedef struct solo_memory {
@@ -26,6 +27,9 @@ static lks_status nothing(lks_group *group, const lks__request *request)
 static lks_status solo_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
 {
     (void)group;
+    lks_status status = lks__check_available(bytes);
+    if (status != LKS_OK)
+        return status;
     solo_memory *self = lks__alloc(sizeof *self + sizeof self->memory.regions[0], LKS__MEM_COMM);
     if (self == NULL)
         return LKS_E_NOMEM;
@@ -36,7 +40,7 @@ static lks_status solo_memory_create(lks_group *group, size_t bytes, lks_group_m
         void *region = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (region == MAP_FAILED) {
             lks__free(self);
-            return lks__fail(LKS_E_NOMEM, "out of memory: %zu bytes of group memory", bytes);
+            return lks__fail_errno(LKS_E_NOMEM, errno, "out of memory: %zu bytes for a group", bytes);
         }
         self->memory.regions[0] = region;
     }

@@ -82,7 +82,7 @@ lks_status lks__segment_reserve(lks__segment *segment, size_t offset, size_t byt
         if (fallocate(segment->fd, 0, (off_t)offset, (off_t)step) == 0)
             offset += step;
         else if (errno == ENOSPC || errno == ENOMEM || errno == EFBIG)
-            return lks__fail(LKS_E_NOMEM, "out of shared memory: %zu bytes", bytes);
+            return lks__fail(LKS_E_NOMEM, "out of memory: %zu bytes of shared memory", bytes);
         else if (errno != EINTR)
             return lks__fail_errno(LKS_E_SYSTEM, errno, "cannot reserve %zu bytes of shared memory", bytes);
     }
@@ -113,7 +113,8 @@ static lks_status map_new(lks__segment *segment, size_t offset, size_t bytes, ma
     m->address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, segment->fd, (off_t)offset);
     if (m->address == MAP_FAILED) {
         lks__free(m);
-        return lks__fail_errno(LKS_E_NOMEM, errno, "cannot map %zu bytes of shared memory", bytes);
+        return lks__fail_errno(LKS_E_NOMEM, errno, "out of memory: cannot map %zu bytes of shared memory",
+                               bytes);
     }
     m->offset = offset;
     m->bytes = bytes;

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/machine.h"
+#include "comm/available.h"
 #include "comm/shm/shm_wait.h"
 
 static const lks__request create_request = {.collective = LKS__CREATE};
@@ -95,7 +96,9 @@ static lks_status member_create(lks__segment *segment, int rank, int size, doubl
                                 lks__shm_member **out)
 {
     size_t bytes = lks__shm_control_bytes(size);
-    lks_status status = lks__segment_reserve(segment, 0, bytes);
+    lks_status status = lks__check_file_size(bytes);
+    if (status == LKS_OK)
+        status = lks__segment_reserve(segment, 0, bytes);
     if (status != LKS_OK)
         return status;
     lks__shm_member *self = lks__alloc(sizeof *self, LKS__MEM_COMM);
@@ -240,7 +243,7 @@ lks_status lks__shm_create(const lks_group_config *config, lks_group **out)
 
 lks_status lks__shm_create_threads(int size, double timeout_s, lks_group **members)
 {
-    lks__segment *segment;
+    lks__segment *segment = NULL;
     lks_status status = lks__segment_create_new(&segment);
     for (int r = 0; r < size && status == LKS_OK; r++) {
         lks__shm_member *self;
@@ -251,6 +254,7 @@ lks_status lks__shm_create_threads(int size, double timeout_s, lks_group **membe
         members[r] = &self->group;
         status = claim_slot(self);
     }
+    lks__segment_put(segment); /* the members have their own references */
     if (status != LKS_OK)
         for (int r = 0; r < size; r++) {
             lks_group_destroy(members[r]);

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory that every member can address: one range at the end of the group's file, the regions of all members
  * behind a page that counts the handles. Offsets are never used twice; the file has plenty. */
-#include <stdio.h>
-#include <sys/resource.h>
-
 #include "base/alloc.h"
 #include "base/error.h"
+#include "comm/available.h"
 #include "comm/shm/shm_member.h"
 
 /* Start of the range. */
@@ -26,45 +24,6 @@ static const lks__request memory_request = {.collective = LKS__MEMORY};
 static shm_memory *memory_of(lks_group_memory *memory)
 {
     return (shm_memory *)((char *)memory - offsetof(shm_memory, memory));
-}
-
-/* ---- how much there is ---- */
-
-/* Bytes that the kernel says it can still give, swap included. UINT64_MAX when it does not say. */
-static uint64_t available_bytes(void)
-{
-    FILE *file = fopen("/proc/meminfo", "re");
-    if (file == NULL)
-        return UINT64_MAX;
-    char line[128];
-    unsigned long long kib, memory_kib = 0, swap_kib = 0;
-    while (fgets(line, sizeof line, file) != NULL) {
-        if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
-            memory_kib = kib;
-        else if (sscanf(line, "SwapFree: %llu", &kib) == 1)
-            swap_kib = kib;
-    }
-    fclose(file);
-    return memory_kib == 0 ? UINT64_MAX : (memory_kib + swap_kib) * 1024;
-}
-
-/* Asked before anything is reserved: reserving what is not there would wake the kernel's out-of-memory
- * killer, and going beyond the limit of file sizes would raise a signal. */
-static lks_status check_available(const shm_memory *self)
-{
-    struct rlimit limit;
-    uint64_t available = available_bytes();
-    if (self->bytes > available)
-        return lks__fail(LKS_E_NOMEM,
-                         "out of memory: the group needs %zu bytes of shared memory, %llu are available",
-                         self->bytes, (unsigned long long)available);
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-        self->start + self->bytes > limit.rlim_cur)
-        return lks__fail(
-            LKS_E_NOMEM,
-            "out of memory: %zu bytes of shared memory are beyond the limit of file sizes (ulimit -f)",
-            self->bytes);
-    return LKS_OK;
 }
 
 /* ---- create ---- */
@@ -157,9 +116,11 @@ static lks_status all_succeeded(lks__shm_member *member, const shm_memory *self,
 
 static lks_status create_range(lks__shm_member *member, shm_memory *self)
 {
-    lks_status status = map_range(member, self);
+    lks_status status = lks__check_available(self->bytes);
     if (status == LKS_OK)
-        status = check_available(self);
+        status = lks__check_file_size(self->start + self->bytes);
+    if (status == LKS_OK)
+        status = map_range(member, self);
     status = all_succeeded(member, self, status);
     if (status != LKS_OK)
         return status;
