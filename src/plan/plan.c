@@ -161,7 +161,7 @@ static lks_status plan_world(const lks_plan_config *c, lks_plan *plan)
     if (plan->world % plan->processes != 0)
         return uneven_processes(plan->processes, plan->world);
     if (plan->world > plan->n_samples)
-        return lks__fail(LKS_E_ARG, "%lld workers are more than the %lld samples of the training set",
+        return lks__fail(LKS_E_ARG, "%lld workers are more than the training set has samples (%lld)",
                          (ll)plan->world, (ll)plan->n_samples);
     return LKS_OK;
 }
@@ -288,7 +288,7 @@ static lks_status plan_epoch(const lks_plan_config *c, lks_plan *plan)
     if (plan->samples_per_epoch == 0)
         return lks__fail(LKS_E_ARG,
                          "no step would be taken: tail drop keeps whole steps only, and the effective batch "
-                         "%lld is more than the %lld samples of the training set",
+                         "%lld is more than the training set has samples (%lld)",
                          (ll)plan->global_batch, (ll)plan->n_samples);
     plan->steps_per_epoch = divide_up(plan->samples_per_epoch, plan->global_batch);
     plan->last_step_samples = plan->samples_per_epoch - (plan->steps_per_epoch - 1) * plan->global_batch;

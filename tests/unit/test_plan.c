@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "check.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+#include <lockstep/plan.h>
+
+#include "base/random.h"
+
+/* 60,000 samples, local batch 64, two workers, five epochs, rate 0.02 tuned at 64. */
+static lks_plan_config mnist(void)
+{
+    lks_plan_config c = lks_plan_config_default();
+    c.n_samples = 60000;
+    c.processes = 2;
+    c.local_batch = 64;
+    c.epochs = 5;
+    c.base_lr = 0.02;
+    c.lr_rule = LKS_LR_LINEAR;
+    c.reference_batch = 64;
+    c.warmup_epochs = 1;
+    c.schedule = LKS_SCHEDULE_COSINE;
+    return c;
+}
+
+static lks_plan plan_of(lks_plan_config c)
+{
+    lks_plan plan = {0};
+    CHECK_OK(lks_plan_create(&c, &plan));
+    return plan;
+}
+
+static void a_run_on_mnist(void **state)
+{
+    (void)state;
+    lks_plan plan = plan_of(mnist());
+    CHECK_INT(plan.world, 2);
+    CHECK_INT(plan.accumulate, 1);
+    CHECK_INT(plan.global_batch, 128);
+    CHECK_INT(plan.leaves, 2);
+    CHECK_INT(plan.leaves_per_process, 1);
+    CHECK_INT(plan.samples_per_epoch, 60000);
+    CHECK_INT(plan.steps_per_epoch, 469);  /* 468 * 128 = 59904 */
+    CHECK_INT(plan.last_step_samples, 96); /* 60000 - 59904 */
+    CHECK_INT(plan.total_steps, 2345);
+    CHECK_INT(plan.samples, 300000);
+    CHECK_INT(plan.warmup_steps, 469);
+    assert_true(plan.scaled_lr == 2 * plan.base_lr && plan.kappa == 2 && plan.epochs == 5);
+    assert_true(plan.same_bits);
+    assert_false(plan.processes_chosen);
+}
+
+static void a_thousand_samples_on_two_workers(void **state)
+{
+    (void)state;
+    lks_plan_config c = lks_plan_config_default();
+    c.n_samples = 1000;
+    c.local_batch = 32;
+    c.processes = 2;
+    c.epochs = 2;
+    lks_plan plan = plan_of(c);
+    CHECK_INT(plan.steps_per_epoch, 16); /* 15 * 64 = 960 */
+    CHECK_INT(plan.total_steps, 32);
+    CHECK_INT(plan.last_step_samples, 40);
+    CHECK_INT(lks_plan_step_samples(&plan, 0), 64);
+    CHECK_INT(lks_plan_step_samples(&plan, 15), 40);
+    CHECK_INT(lks_plan_step_samples(&plan, 16), 0);
+    CHECK_INT(lks_plan_step_samples(&plan, -1), 0);
+
+    c.tail = LKS_TAIL_DROP;
+    plan = plan_of(c);
+    CHECK_INT(plan.steps_per_epoch, 15);
+    CHECK_INT(plan.samples, 1920);
+    CHECK_INT(plan.last_step_samples, 64);
+
+    c.tail = LKS_TAIL_PAD;
+    c.processes = 3;
+    plan = plan_of(c);
+    CHECK_INT(plan.samples_per_epoch, 1002); /* 3 * 334 */
+    CHECK_INT(plan.steps_per_epoch, 11);     /* 10 * 96 = 960 */
+    CHECK_INT(plan.last_step_samples, 42);
+}
+
+static void a_run_may_end_inside_an_epoch(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist();
+    c.epochs = 0;
+    c.steps = 500; /* an epoch of 469 steps and 31 steps of 128 */
+    lks_plan plan = plan_of(c);
+    CHECK_INT(plan.total_steps, 500);
+    CHECK_INT(plan.samples, 60000 + 31 * 128);
+
+    c.steps = 0;
+    c.samples = 60001; /* one sample of a second epoch: a whole step of it */
+    plan = plan_of(c);
+    CHECK_INT(plan.total_steps, 470);
+    CHECK_INT(plan.samples, 60128);
+
+    c.samples = 119905; /* in the short last step of the second epoch */
+    plan = plan_of(c);
+    CHECK_INT(plan.total_steps, 938);
+    CHECK_INT(plan.samples, 120000);
+}
+
+/* --- which batches fit --- */
+
+static void any_consistent_batch_is_completed(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t world, local, accumulate, global; /* given; 0: not */
+        int64_t b, A, B;                          /* planned; B 0: refused */
+        const char *message;
+    } cases[] = {
+        {2, 32, 0, 0, 32, 1, 64, NULL},
+        {2, 32, 3, 0, 32, 3, 192, NULL},
+        {2, 32, 0, 192, 32, 3, 192, NULL},
+        {2, 32, 3, 192, 32, 3, 192, NULL},
+        {2, 0, 0, 192, 96, 1, 192, NULL},
+        {2, 0, 3, 192, 32, 3, 192, NULL},
+        {2, 32, 0, 100, 0, 0, 0,
+         "global batch 100 is not local batch 32 x 2 workers x a whole number of accumulation steps; 64, 128 "
+         "and "
+         "192 are"},
+        {1, 32, 0, 10, 0, 0, 0, "x 1 worker x a whole number of accumulation steps; 32, 64 and 96 are"},
+        {2, 32, 2, 192, 0, 0, 0,
+         "global batch 192 is local batch 32 x 2 workers x 3 accumulation steps, not x 2"},
+        {3, 0, 2, 100, 0, 0, 0,
+         "global batch 100 is not a whole local batch x 3 workers x 2 accumulation steps; 96, 102 and 108 "
+         "are"},
+        {7, 0, 0, 3, 0, 0, 0, "7 workers x 1 accumulation step; 7, 14 and 21 are"},
+        {2, 0, 4, 0, 0, 0, 0, "the batch size is missing"},
+        {2, 1000000000000000, 0, 0, 0, 0, 0, "is more than 1000000000000000 samples"},
+        {2, 32, 1000000000000000, 0, 0, 0, 0, "is more than 1000000000000000 samples"},
+        {2, 0, 1000000000000000, 64, 0, 0, 0, "is more than 1000000000000000"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        lks_plan_config c = lks_plan_config_default();
+        lks_plan plan;
+        c.n_samples = 1000;
+        c.processes = 1;
+        c.world = cases[i].world;
+        c.local_batch = cases[i].local;
+        c.accumulate = cases[i].accumulate;
+        c.global_batch = cases[i].global;
+        if (cases[i].B == 0) {
+            CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, cases[i].message);
+            continue;
+        }
+        plan = plan_of(c);
+        CHECK_INT(plan.local_batch, cases[i].b);
+        CHECK_INT(plan.accumulate, cases[i].A);
+        CHECK_INT(plan.global_batch, cases[i].B);
+    }
+}
+
+/* --- processes --- */
+
+static void processes_are_chosen_from_world_and_cores(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t world, cores, processes;
+    } cases[] = {{0, 8, 1},    {16, 1, 1}, {16, 2, 2}, {16, 6, 4},
+                 {16, 64, 16}, {15, 4, 3}, {7, 6, 1},  {1, 8, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        lks_plan_config c = mnist();
+        c.processes = 0;
+        c.world = cases[i].world;
+        c.usable_cores = cases[i].cores;
+        lks_plan plan = plan_of(c);
+        CHECK_INT(plan.processes, cases[i].processes);
+        CHECK_INT(plan.world, cases[i].world == 0 ? 1 : cases[i].world);
+        assert_true(plan.processes_chosen);
+    }
+}
+
+static void bits_are_the_same_when_processes_own_whole_subtrees(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t processes, world, accumulate;
+        bool same;
+    } cases[] = {
+        {1, 1, 1, true},   {1, 12, 1, true}, {2, 2, 1, true},  {2, 2, 3, false}, {2, 16, 1, true},
+        {4, 12, 1, false}, {3, 12, 1, true}, {6, 12, 1, true}, {2, 2, 4, true},  {3, 3, 5, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        lks_plan_config c = mnist();
+        c.processes = cases[i].processes;
+        c.world = cases[i].world;
+        c.accumulate = cases[i].accumulate;
+        CHECK_INT(plan_of(c).same_bits, cases[i].same);
+    }
+}
+
+/* --- what is refused --- */
+
+static void mistakes_are_refused(void **state)
+{
+    (void)state;
+#define WITH(field, val) .offset = offsetof(lks_plan_config, field), .value = (val)
+    static const struct {
+        size_t offset;
+        int64_t value;
+        const char *message;
+    } cases[] = {
+        {WITH(n_samples, 0), "the number of samples is 0; an integer from 1 to 1000000000000000 is needed"},
+        {WITH(n_samples, 1), "2 workers are more than the training set has samples (1)"},
+        {WITH(processes, -1), "the number of processes is -1"},
+        {WITH(world, 60001), "2 processes can't share 60001 workers evenly; 1, 29 and 2069 can"},
+        {WITH(world, 60002), "60002 workers are more than the training set has samples (60000)"},
+        {WITH(world, INT64_MIN), "the world is -9223372036854775808"},
+        {WITH(local_batch, INT64_MAX), "the local batch is 9223372036854775807"},
+        {WITH(steps, 10), "one of epochs, steps and samples"},
+        {WITH(epochs, 0), "one of epochs, steps and samples"},
+        {WITH(epochs, 1000000000000000), "1000000000000000 epochs are too many"},
+        {WITH(reference_batch, 0), "needs the reference batch"},
+    };
+#undef WITH
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        lks_plan_config c = mnist();
+        lks_plan plan = {.total_steps = 77};
+        memcpy((char *)&c + cases[i].offset, &cases[i].value, sizeof cases[i].value);
+        CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, cases[i].message);
+        CHECK_INT(plan.total_steps, 77); /* outputs only on success */
+    }
+    lks_plan_config c = mnist();
+    lks_plan plan;
+    c.tail = LKS_TAIL_DROP;
+    c.local_batch = 40000;
+    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG,
+                "the effective batch 80000 is more than the training set has samples (60000)");
+}
+
+static void numbers_that_are_none_are_refused(void **state)
+{
+    (void)state;
+    static const double bad[] = {0.0, -0.1, NAN, INFINITY};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        lks_plan plan;
+        lks_plan_config c = mnist();
+        c.base_lr = bad[i];
+        CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, "the learning rate is");
+        c = mnist();
+        c.warmup_epochs = bad[i] == 0 ? 1e300 : bad[i];
+        CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, "warm-up");
+    }
+    lks_plan plan;
+    lks_plan_config c = mnist();
+    c.base_lr = 1e308;
+    c.local_batch = 1000;
+    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, "is no number");
+    c = mnist();
+    c.tail = (lks_tail)7;
+    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, "the tail is 7; a value from 0 to 2 is needed");
+}
+
+/* --- an epoch walked position by position --- */
+
+typedef struct walk {
+    int64_t steps_per_epoch, last_step, total_steps, samples;
+} walk;
+
+/* How many samples the epoch's next step takes when `position` of `positions` are used. */
+static int64_t next_step(int64_t position, int64_t positions, int64_t batch, lks_tail tail)
+{
+    int64_t n = 0;
+    while (n < batch && position + n < positions)
+        n++;
+    return tail == LKS_TAIL_DROP && n < batch ? 0 : n;
+}
+
+static walk walk_run(const lks_plan_config *c, int64_t world, int64_t batch)
+{
+    walk w = {0};
+    int64_t positions = c->n_samples;
+    while (c->tail == LKS_TAIL_PAD && positions % world != 0)
+        positions++;
+    for (int64_t epoch = 0; c->epochs == 0 || epoch < c->epochs; epoch++) {
+        int64_t position = 0, steps = 0, n;
+        while ((n = next_step(position, positions, batch, c->tail)) > 0) {
+            position += n;
+            steps++;
+            w.last_step = epoch == 0 ? n : w.last_step;
+            bool over = (c->steps > 0 && w.total_steps >= c->steps) ||
+                        (c->samples > 0 && w.samples >= c->samples);
+            if (!over) {
+                w.total_steps++;
+                w.samples += n;
+            } else if (epoch > 0) {
+                return w;
+            }
+        }
+        w.steps_per_epoch = steps;
+    }
+    return w;
+}
+
+static int64_t draw(uint32_t i, uint32_t j, uint32_t below)
+{
+    uint32_t out[4];
+    lks__philox((uint32_t[4]){i, j, 0, 0}, (uint32_t[2]){1, 2}, out);
+    return out[0] % below;
+}
+
+static void plans_agree_with_walking_through_the_run(void **state)
+{
+    (void)state;
+    int compared = 0;
+    for (uint32_t i = 0; i < 3000; i++) {
+        lks_plan_config c = lks_plan_config_default();
+        lks_plan plan;
+        c.n_samples = 1 + draw(i, 0, 300);
+        c.processes = 1 + draw(i, 1, 4);
+        c.world = c.processes * (1 + draw(i, 2, 4));
+        c.local_batch = 1 + draw(i, 3, 12);
+        c.accumulate = 1 + draw(i, 4, 3);
+        c.tail = (lks_tail)draw(i, 5, 3);
+        int64_t length = 1 + draw(i, 6, 5);
+        int64_t kind = draw(i, 7, 3);
+        c.epochs = kind == 0 ? length : 0;
+        c.steps = kind == 1 ? length * 7 : 0;
+        c.samples = kind == 2 ? length * 131 : 0;
+        int64_t batch = c.local_batch * c.world * c.accumulate;
+        bool possible = c.world <= c.n_samples && (c.tail != LKS_TAIL_DROP || batch <= c.n_samples);
+        CHECK_INT(lks_plan_create(&c, &plan), possible ? LKS_OK : LKS_E_ARG);
+        if (!possible)
+            continue;
+        walk expected = walk_run(&c, c.world, batch);
+        CHECK_INT(plan.global_batch, batch);
+        CHECK_INT(plan.steps_per_epoch, expected.steps_per_epoch);
+        CHECK_INT(plan.last_step_samples, expected.last_step);
+        CHECK_INT(plan.total_steps, expected.total_steps);
+        CHECK_INT(plan.samples, expected.samples);
+        compared++;
+    }
+    assert_true(compared > 1000);
+}
+
+/* Whatever the numbers: refused, or a plan whose products hold (and no overflow, which the sanitizer
+ * watches). */
+static void extreme_numbers_do_no_harm(void **state)
+{
+    (void)state;
+    static const int64_t numbers[] = {
+        INT64_MIN,        -1,       0, 0, 0, 1, 2, 3, 6, 1000, (int64_t)1 << 31, 1000000000000000,
+        1000000000000001, INT64_MAX};
+    enum { N = sizeof numbers / sizeof numbers[0] };
+    for (uint32_t i = 0; i < 20000; i++) {
+        lks_plan_config c = mnist();
+        int64_t *fields[] = {&c.n_samples,    &c.processes, &c.world, &c.local_batch, &c.accumulate,
+                             &c.global_batch, &c.epochs,    &c.steps, &c.samples,     &c.reference_batch};
+        for (uint32_t f = 0; f < sizeof fields / sizeof fields[0]; f++)
+            if (draw(i, 100 + f, 2) == 0)
+                *fields[f] = numbers[draw(i, f, N)];
+        lks_plan plan;
+        if (lks_plan_create(&c, &plan) != LKS_OK)
+            continue;
+        CHECK_INT(plan.local_batch * plan.world * plan.accumulate, plan.global_batch);
+        CHECK_INT(plan.leaves_per_process * plan.processes, plan.leaves);
+        assert_true(plan.total_steps > 0 && plan.samples > 0 && plan.samples <= 2 * 1000000000000000);
+    }
+}
+
+/* --- the learning rate --- */
+
+/* Rates are compared to 1e-15 of their size: a handful of roundings of 2^-53. */
+#define CHECK_RATE(actual, expected) CHECK_NEAR(actual, expected, 1e-15 + 1e-15 * fabs(expected))
+
+static void rates_at_points_done_by_hand(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist(); /* 0.02 -> 0.04 over 60,000 samples, then down over 240,000 */
+    lks_plan plan = plan_of(c);
+    CHECK_RATE(lks_plan_lr(&plan, 0), 0.02);
+    CHECK_RATE(lks_plan_lr(&plan, 30000), 0.03);
+    CHECK_RATE(lks_plan_lr(&plan, 60000), 0.04);
+    CHECK_RATE(lks_plan_lr(&plan, 140000), 0.03); /* a third of the way: (1 + cos 60 degrees) / 2 = 3/4 */
+    CHECK_RATE(lks_plan_lr(&plan, 180000), 0.02);
+    CHECK_RATE(lks_plan_lr(&plan, 300000), 0.0);
+    CHECK_RATE(lks_plan_lr(&plan, 400000), 0.0);
+    CHECK_RATE(lks_plan_lr(&plan, -5), 0.02);
+
+    c.warmup_from = LKS_WARMUP_FROM_ZERO;
+    c.schedule = LKS_SCHEDULE_CONSTANT;
+    plan = plan_of(c);
+    CHECK_RATE(lks_plan_lr(&plan, 0), 0.0);
+    CHECK_RATE(lks_plan_lr(&plan, 30000), 0.02);
+    CHECK_RATE(lks_plan_lr(&plan, 299999), 0.04);
+
+    c.lr_rule = LKS_LR_SQRT;
+    c.local_batch = 128; /* kappa 4 */
+    CHECK_RATE(plan_of(c).scaled_lr, 0.04);
+    c.lr_rule = LKS_LR_NONE;
+    CHECK_RATE(plan_of(c).scaled_lr, 0.02);
+}
+
+static void a_rate_that_is_not_scaled_up_has_no_warmup(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist();
+    c.reference_batch = 128;
+    CHECK_INT(plan_of(c).warmup_steps, 0);
+    c.reference_batch = 512;
+    lks_plan plan = plan_of(c);
+    CHECK_INT(plan.warmup_steps, 0);
+    CHECK_RATE(lks_plan_lr(&plan, 0), 0.005);
+    c.warmup_from = LKS_WARMUP_FROM_ZERO;
+    CHECK_INT(plan_of(c).warmup_steps, 469);
+    c.n_samples = 100;
+    c.local_batch = 1;
+    c.processes = 1;
+    c.warmup_epochs = 0.07; /* 7 samples, though 0.07 * 100 is above 7 in doubles */
+    CHECK_INT(plan_of(c).warmup_steps, 7);
+}
+
+static void a_warmup_may_last_to_the_end(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist();
+    c.warmup_epochs = 10;
+    lks_plan plan = plan_of(c);
+    CHECK_RATE(lks_plan_lr(&plan, 300000), 0.03); /* half of 600,000 */
+    CHECK_INT(plan.warmup_steps, 4688);           /* ceil(600000 / 128) */
+    c.warmup_epochs = 5;
+    plan = plan_of(c);
+    CHECK_RATE(lks_plan_lr(&plan, 150000), 0.03);
+    assert_true(isfinite(lks_plan_lr(&plan, 300000)));
+}
+
+/* torch.optim.lr_scheduler.CosineAnnealingLR computes each rate from the one before; T_max steps, eta_min 0.
+ */
+static void the_cosine_is_that_of_pytorch(void **state)
+{
+    (void)state;
+    enum { T_MAX = 50 };
+    const double pi = acos(-1.0);
+    lks_plan_config c = lks_plan_config_default();
+    c.n_samples = T_MAX * 8;
+    c.local_batch = 8;
+    c.processes = 1;
+    c.base_lr = 0.1;
+    c.schedule = LKS_SCHEDULE_COSINE;
+    lks_plan plan = plan_of(c);
+    double rate = 0.1;
+    for (int t = 0; t < T_MAX; t++) {
+        /* 1e-13: T_MAX quotients that lose a few roundings each, the last of them near 0 / 0 */
+        CHECK_NEAR(lks_plan_lr(&plan, t * 8), rate, 1e-13);
+        rate *= (1 + cos(pi * (t + 1) / T_MAX)) / (1 + cos(pi * t / T_MAX));
+    }
+}
+
+static void rates_depend_on_samples_not_on_workers(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist(), d = mnist();
+    d.processes = 8;
+    d.local_batch = 8;
+    d.accumulate = 2;
+    lks_plan a = plan_of(c), b = plan_of(d);
+    for (int64_t s = 0; s <= 300000; s += 777)
+        assert_true(lks_plan_lr(&a, s) == lks_plan_lr(&b, s));
+}
+
+/* --- what is shown --- */
+
+static void json_holds_the_plan(void **state)
+{
+    (void)state;
+    lks_plan plan = plan_of(mnist());
+    char *text;
+    CHECK_OK(lks_plan_to_json(&plan, &text));
+    json_t *object = json_loads(text, 0, NULL);
+    assert_non_null(object);
+    static const struct {
+        const char *key;
+        int64_t value;
+    } integers[] = {{"world", 2},
+                    {"local_batch", 64},
+                    {"accumulate", 1},
+                    {"effective_batch", 128},
+                    {"samples", 300000},
+                    {"steps_per_epoch", 469},
+                    {"total_steps", 2345},
+                    {"last_step_samples", 96},
+                    {"warmup_steps", 469},
+                    {"processes", 2},
+                    {"samples_per_epoch", 60000}};
+    for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
+        CHECK_INT(json_integer_value(json_object_get(object, integers[i].key)), integers[i].value);
+    CHECK_NEAR(json_real_value(json_object_get(object, "base_lr")), 0.02, 0);
+    CHECK_NEAR(json_real_value(json_object_get(object, "scaled_lr")), 0.04, 0);
+    assert_true(json_is_true(json_object_get(object, "same_bits")));
+    assert_string_equal(json_string_value(json_object_get(object, "tail")), "exact");
+    CHECK_INT(json_array_size(json_object_get(object, "warnings")), 0);
+    json_decref(object);
+    free(text);
+}
+
+static char *text_of(lks_plan_config c)
+{
+    lks_plan plan = plan_of(c);
+    char *text;
+    CHECK_OK(lks_plan_to_text(&plan, &text));
+    return text;
+}
+
+static void warnings_are_shown(void **state)
+{
+    (void)state;
+    lks_plan_config quiet = mnist(), twice = mnist(), ignored = mnist(), endless = mnist();
+    twice.reduction = LKS_REDUCTION_SUM;
+    ignored.lr_rule = LKS_LR_NONE;
+    endless.warmup_epochs = 5;
+    const struct {
+        lks_plan_config config;
+        const char *warning; /* NULL: none */
+    } cases[] = {
+        {quiet, NULL}, {twice, "scaled twice"}, {ignored, "is not scaled"}, {endless, "never reached"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *text = text_of(cases[i].config);
+        CHECK_INT(strstr(text, "warning: ") != NULL, cases[i].warning != NULL);
+        if (cases[i].warning != NULL)
+            assert_non_null(strstr(text, cases[i].warning));
+        free(text);
+    }
+}
+
+static void the_table_fits_a_terminal(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist(), wide = mnist();
+    wide.world = 4096;
+    wide.accumulate = 64;
+    wide.tail = LKS_TAIL_PAD;
+    wide.lr_rule = LKS_LR_SQRT;
+    wide.epochs = 1000;
+    wide.n_samples = 123456789;
+    const lks_plan_config configs[] = {c, wide};
+    for (size_t i = 0; i < 2; i++) {
+        char *text = text_of(configs[i]);
+        for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1)
+            if (strcspn(line, "\n") > 100)
+                fail_msg("a line is longer than 100: %.*s", (int)strcspn(line, "\n"), line);
+        free(text);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_run_on_mnist),
+        cmocka_unit_test(a_thousand_samples_on_two_workers),
+        cmocka_unit_test(a_run_may_end_inside_an_epoch),
+        cmocka_unit_test(any_consistent_batch_is_completed),
+        cmocka_unit_test(processes_are_chosen_from_world_and_cores),
+        cmocka_unit_test(bits_are_the_same_when_processes_own_whole_subtrees),
+        cmocka_unit_test(mistakes_are_refused),
+        cmocka_unit_test(numbers_that_are_none_are_refused),
+        cmocka_unit_test(plans_agree_with_walking_through_the_run),
+        cmocka_unit_test(extreme_numbers_do_no_harm),
+        cmocka_unit_test(rates_at_points_done_by_hand),
+        cmocka_unit_test(a_rate_that_is_not_scaled_up_has_no_warmup),
+        cmocka_unit_test(a_warmup_may_last_to_the_end),
+        cmocka_unit_test(the_cosine_is_that_of_pytorch),
+        cmocka_unit_test(rates_depend_on_samples_not_on_workers),
+        cmocka_unit_test(json_holds_the_plan),
+        cmocka_unit_test(warnings_are_shown),
+        cmocka_unit_test(the_table_fits_a_terminal),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
