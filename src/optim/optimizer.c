@@ -117,7 +117,7 @@ lks__optim_step lks__optim_step_make(const lks_optimizer_config *config, double 
         .beta2 = (float)config->beta2,
         .one_minus_beta2 = (float)(1.0 - config->beta2),
         .step_size = (float)(lr / (1.0 - pow(config->beta1, (double)step))),
-        .denom_scale = (float)sqrt(1.0 - pow(config->beta2, (double)step)),
+        .bias_correction2_sqrt = (float)sqrt(1.0 - pow(config->beta2, (double)step)),
         .epsilon = (float)config->epsilon,
     };
     set_lerp(&made, config->beta1);

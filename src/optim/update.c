@@ -59,7 +59,7 @@ LKS__SIMD_BODY void adam_body STEP_PARAMS
         float g = gradient(&c, grad_sum[i], w[i]);
         float exp_avg = (c.lerp_from_grad ? g : state0[i]) + c.lerp_weight * (g - state0[i]);
         float exp_avg_sq = c.beta2 * state1[i] + c.one_minus_beta2 * g * g;
-        float denominator = sqrtf(exp_avg_sq) / c.denom_scale + c.epsilon;
+        float denominator = sqrtf(exp_avg_sq) / c.bias_correction2_sqrt + c.epsilon;
         state0[i] = exp_avg;
         state1[i] = exp_avg_sq;
         w[i] = c.decay_factor * w[i] - c.step_size * exp_avg / denominator;

@@ -38,8 +38,8 @@ typedef struct lks__optim_step {
     float lerp_weight;  /* adam: exp_avg = (lerp_from_grad ? g : exp_avg) + lerp_weight * (g - exp_avg) */
     int lerp_from_grad; /* as torch.lerp does when 1 - beta1 >= 1/2; lerp_weight is -beta1 then */
     float beta2, one_minus_beta2;
-    float step_size;   /* adam: lr / (1 - beta1^t) */
-    float denom_scale; /* adam: sqrt(1 - beta2^t); divides, as PyTorch does: see update.c */
+    float step_size;             /* adam: lr / (1 - beta1^t) */
+    float bias_correction2_sqrt; /* adam: sqrt(1 - beta2^t), divides as in PyTorch: see update.c */
     float epsilon;
 } lks__optim_step;
 

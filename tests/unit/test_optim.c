@@ -203,7 +203,7 @@ static void constants_are_rounded_once(void **state)
     assert_true(step.grad_scale == 0.5f && step.weight_decay == 0.0f);
     assert_true(step.decay_factor == (float)(1 - 0.001 * 0.01));
     assert_true(step.step_size == (float)(0.001 / (1 - 0.9)));
-    assert_true(step.denom_scale == (float)sqrt(1 - 0.999));
+    assert_true(step.bias_correction2_sqrt == (float)sqrt(1 - 0.999));
     assert_true(step.one_minus_beta2 == (float)(1 - 0.999));
 }
 
