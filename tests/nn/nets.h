@@ -38,14 +38,20 @@ static inline lks_graph *net_graph(const net_spec *spec)
     return graph;
 }
 
-static inline lks__network *net_compile(const net_spec *spec, int n_batches, const int64_t *batches)
+static inline lks__network *net_compile_threads(const net_spec *spec, int n_batches, const int64_t *batches,
+                                                int threads)
 {
     lks_graph *graph = net_graph(spec);
     lks__network *network;
-    const lks__network_config config = {graph, n_batches, batches, 1};
+    const lks__network_config config = {graph, n_batches, batches, threads};
     CHECK_OK(lks__network_create(&config, &network));
     lks_graph_destroy(graph); /* the network has its own copy */
     return network;
+}
+
+static inline lks__network *net_compile(const net_spec *spec, int n_batches, const int64_t *batches)
+{
+    return net_compile_threads(spec, n_batches, batches, 1);
 }
 
 static inline float *net_arena(const lks__network *network)

@@ -121,6 +121,20 @@ static void check_batch(lks__network *network, oracle *o, const float *params, i
     lks__free(grads);
 }
 
+static void check_network(const net_spec *spec, const int64_t order[N_BATCHES], int threads)
+{
+    lks__network *network = net_compile_threads(spec, N_BATCHES, order, threads);
+    oracle o = make_oracle(spec);
+    float *params = net_arena(network);
+    CHECK_OK(lks__network_init_params(network, 3, params));
+    each_param(network, &o, copy_to_oracle, params, 0.0);
+    for (int i = 0; i < N_BATCHES; i++)
+        check_batch(network, &o, params, order[i], tolerance(spec, order[i]));
+    lks__free(params);
+    oracle_free(&o);
+    lks__network_destroy(network);
+}
+
 /* Every batch size once as the one that decides the layouts. */
 static void networks_compute_what_the_oracle_computes(void **state)
 {
@@ -130,17 +144,15 @@ static void networks_compute_what_the_oracle_computes(void **state)
             int64_t order[N_BATCHES];
             for (int i = 0; i < N_BATCHES; i++)
                 order[i] = batches[(first + i) % N_BATCHES];
-            lks__network *network = net_compile(&specs[s], N_BATCHES, order);
-            oracle o = make_oracle(&specs[s]);
-            float *params = net_arena(network);
-            CHECK_OK(lks__network_init_params(network, 3, params));
-            each_param(network, &o, copy_to_oracle, params, 0.0);
-            for (int i = 0; i < N_BATCHES; i++)
-                check_batch(network, &o, params, order[i], tolerance(&specs[s], order[i]));
-            lks__free(params);
-            oracle_free(&o);
-            lks__network_destroy(network);
+            check_network(&specs[s], order, 1);
         }
+}
+
+static void two_compute_threads_compute_the_same_within_rounding(void **state)
+{
+    (void)state;
+    for (int s = 0; s < N_SPECS; s++)
+        check_network(&specs[s], batches, 2);
 }
 
 /* Central differences with h = 1e-5 in double: a truncation error of about h^2 and a rounding error of about
@@ -330,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_oracle_is_right_by_finite_differences),
         cmocka_unit_test(networks_compute_what_the_oracle_computes),
+        cmocka_unit_test(two_compute_threads_compute_the_same_within_rounding),
         cmocka_unit_test(relu_is_the_maximum_and_passes_nan),
         cmocka_unit_test(nan_in_the_data_reaches_the_loss),
         cmocka_unit_test(the_loss_is_minus_log_softmax),
