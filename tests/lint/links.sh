@@ -4,8 +4,8 @@
 . "$(dirname "$0")/lint.sh"
 
 for page in $(files . '*.md'); do
-    grep -noE '\]\([^)#: ]+' "$page" | while IFS=: read -r line link; do
-        target=$(dirname "$page")/${link#??}
+    grep -noE '\]\([^)#: ]+[)#]' "$page" | tr -d '])(#' | while IFS=: read -r line link; do
+        target=$(dirname "$page")/$link
         if [ ! -e "$target" ]; then echo "$page:$line: there is no $target"; fi
     done
 done | finish links
