@@ -37,9 +37,9 @@ static lks_status check_pair(const lks__idx *images, const lks__idx *labels, int
         return lks__fail(LKS_E_FORMAT, "%s holds %lld images, but %s holds %lld labels", images->path,
                          (long long)images->dims[0], labels->path, (long long)labels->dims[0]);
     if (limit < 0 || limit > images->dims[0])
-        return lks__fail(LKS_E_ARG,
-                         "a limit of %lld samples, but %s holds %lld; 1 to that or 0 (all) is allowed",
-                         (long long)limit, images->path, (long long)images->dims[0]);
+        return lks__fail(
+            LKS_E_ARG, "limit is %lld, but %s holds %lld samples; allowed are 1 to %lld, or 0 for all",
+            (long long)limit, images->path, (long long)images->dims[0], (long long)images->dims[0]);
     return LKS_OK;
 }
 
