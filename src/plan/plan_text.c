@@ -93,8 +93,8 @@ static void add_epoch(table *t, const lks_plan *p)
                 "= ceil(%lld / %lld); %lld sample%s repeated (tail pad)", n, batch, (ll)beyond, s(beyond));
     else
         add_row(t, "steps per epoch", count(p->steps_per_epoch, v), "= ceil(%lld / %lld)", n, batch);
-    add_row(t, "last step", count(p->last_step_samples, v), "sample%s%s", s(p->last_step_samples),
-            p->last_step_samples < p->global_batch ? " are left for the last step of an epoch" : "");
+    add_row(t, "samples in last step", count(p->last_step_samples, v), "of an epoch%s",
+            p->last_step_samples < p->global_batch ? ": those that are left" : "");
 }
 
 static void add_length(table *t, const lks_plan *p)

@@ -22,10 +22,10 @@ static const struct {
     bool (*holds)(const lks_plan *plan);
     const char *sentence;
 } warnings[] = {
-    {is_scaled_twice, "reduction sum makes updates larger with every local batch of a step already; with a "
-                      "learning-rate rule they are scaled twice"},
-    {is_batch_ignored, "the effective batch is not the reference batch, yet the learning rate is not scaled "
-                       "(lr.rule none)"},
+    {is_scaled_twice,
+     "with reduction sum, updates grow with the batch already; the rate's rule scales them twice"},
+    {is_batch_ignored,
+     "the effective batch is not the reference batch, but the rate is not scaled (lr.rule none)"},
     {is_warmup_endless,
      "the warm-up is as long as the run, or longer: the schedule after it is never reached"},
 };

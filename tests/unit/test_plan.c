@@ -518,8 +518,10 @@ static void warnings_are_shown(void **state)
     const struct {
         lks_plan_config config;
         const char *warning; /* NULL: none */
-    } cases[] = {
-        {quiet, NULL}, {twice, "scaled twice"}, {ignored, "is not scaled"}, {endless, "never reached"}};
+    } cases[] = {{quiet, NULL},
+                 {twice, "scales them twice"},
+                 {ignored, "not scaled (lr.rule none)"},
+                 {endless, "never reached"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char *text = text_of(cases[i].config);
         CHECK_INT(strstr(text, "warning: ") != NULL, cases[i].warning != NULL);
@@ -539,8 +541,13 @@ static void the_table_fits_a_terminal(void **state)
     wide.lr_rule = LKS_LR_SQRT;
     wide.epochs = 1000;
     wide.n_samples = 123456789;
-    const lks_plan_config configs[] = {c, wide};
-    for (size_t i = 0; i < 2; i++) {
+    lks_plan_config twice = c, ignored = c;
+    twice.reduction = LKS_REDUCTION_SUM;
+    ignored.lr_rule = LKS_LR_NONE;
+    ignored.warmup_from = LKS_WARMUP_FROM_ZERO;
+    ignored.warmup_epochs = 100;
+    const lks_plan_config configs[] = {c, wide, twice, ignored};
+    for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
         char *text = text_of(configs[i]);
         for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1)
             if (strcspn(line, "\n") > 100)
