@@ -149,11 +149,20 @@ static void every_operation_as_processes(void **state)
     table_as(AS_PROCESSES);
 }
 
+/* The socket only hands out the file: few sizes are enough. */
+static void every_operation_after_meeting_at_a_socket(void **state)
+{
+    (void)state;
+    members_run(AS_STRANGERS, 2, whole_table, NULL);
+    members_run(AS_STRANGERS, 5, whole_table, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_as_threads),
         cmocka_unit_test(every_operation_as_processes),
+        cmocka_unit_test(every_operation_after_meeting_at_a_socket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

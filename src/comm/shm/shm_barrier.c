@@ -134,15 +134,19 @@ static bool decided(uint32_t word, uint32_t entered)
 
 static bool spin(const lks__shm_member *self, uint32_t entered)
 {
-    int64_t start_ns = lks__now_ns();
-    do {
-        for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
-            if (decided(look(self), entered))
-                return true;
-            lks__pause();
-        }
-    } while (lks__now_ns() - start_ns < SPIN_NS);
-    return false;
+    int64_t start_ns = 0;
+    for (int looks = 1;; looks++) {
+        if (decided(look(self), entered))
+            return true;
+        lks__pause();
+        if (looks % LOOKS_PER_CLOCK != 0)
+            continue;
+        int64_t now_ns = lks__now_ns();
+        if (start_ns == 0)
+            start_ns = now_ns;
+        if (now_ns - start_ns > SPIN_NS)
+            return false;
+    }
 }
 
 static bool yield(const lks__shm_member *self, uint32_t entered)
@@ -194,9 +198,11 @@ static uint32_t arrive(lks__shm_member *self, const lks__request *request)
 {
     lks__shm_slot *slot = lks__shm_slot_of(self, self->group.rank);
     lks__signature signature = lks__request_signature(request);
-    /* relaxed: published by the arrival. `arrivals` has one writer. */
-    atomic_store_explicit(&slot->what, signature.what, memory_order_relaxed);
-    atomic_store_explicit(&slot->count, signature.count, memory_order_relaxed);
+    /* relaxed: published by the arrival; all three have one writer, this member */
+    if (!same(signature, signature_of(self, self->group.rank))) {
+        atomic_store_explicit(&slot->what, signature.what, memory_order_relaxed);
+        atomic_store_explicit(&slot->count, signature.count, memory_order_relaxed);
+    }
     uint64_t arrivals = atomic_load_explicit(&slot->arrivals, memory_order_relaxed);
     atomic_store_explicit(&slot->arrivals, arrivals + 1, memory_order_relaxed);
     /* release: all that this member wrote; acquire: the last to come reads what all wrote. Read-modify-writes

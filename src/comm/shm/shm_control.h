@@ -35,16 +35,21 @@ typedef enum lks__shm_state { LKS__SHM_ABSENT, LKS__SHM_JOINED, LKS__SHM_LEFT } 
 
 /** One member. Written by the member only, after it has claimed the slot by setting `pid`. */
 typedef struct lks__shm_slot {
+    /* What the others read in every barrier. It changes only when the member asks for something else than
+     * before, so that in a run of equal operations these lines stay in every member's cache. */
     _Atomic int32_t pid;        /* 0: free */
     _Atomic uint32_t state;     /* lks__shm_state */
-    _Atomic uint64_t arrivals;  /* barriers that the member has come to */
     _Atomic uint64_t what;      /* the signature of its present or last operation */
     _Atomic uint64_t count;     /* same */
     _Atomic uint64_t offers[2]; /* numbers that the member tells the others, in turns */
-    char pad[LKS__LINE_BYTES - 2 * sizeof(uint32_t) - 5 * sizeof(uint64_t)];
+    char pad[LKS__LINE_BYTES - 2 * sizeof(uint32_t) - 4 * sizeof(uint64_t)];
+
+    _Atomic uint64_t arrivals; /* barriers that the member has come to; read when someone is missing */
+    char pad_arrivals[LKS__LINE_BYTES - sizeof(uint64_t)];
 } lks__shm_slot;
 
-_Static_assert(sizeof(lks__shm_slot) == LKS__LINE_BYTES, "a slot is a line of its own");
+_Static_assert(sizeof(lks__shm_slot) == 2 * LKS__LINE_BYTES, "slots share no line");
+_Static_assert(offsetof(lks__shm_slot, arrivals) == LKS__LINE_BYTES, "arrivals have a line of their own");
 
 /** How the group failed; complete before its number appears in `poisoner`, and not changed after that. */
 typedef struct lks__shm_record {

@@ -17,12 +17,6 @@
 
 static const lks__request create_request = {.collective = LKS__CREATE};
 
-static int64_t nanoseconds(double seconds)
-{
-    const double most = 1e9; /* some thirty years */
-    return (int64_t)((seconds < most ? seconds : most) * 1e9);
-}
-
 /* ---- leaving ---- */
 
 /* Puts the file back into its first state, so that the same members can make another group of it. Only the
@@ -39,6 +33,8 @@ static void reset(lks__shm_member *self)
         lks__shm_slot *slot = lks__shm_slot_of(self, r);
         atomic_store_explicit(&slot->state, LKS__SHM_ABSENT, memory_order_relaxed);
         atomic_store_explicit(&slot->arrivals, 0, memory_order_relaxed);
+        atomic_store_explicit(&slot->what, 0, memory_order_relaxed);
+        atomic_store_explicit(&slot->count, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->pid, 0, memory_order_relaxed);
     }
     atomic_store_explicit(&control->poisoner, 0, memory_order_relaxed);
@@ -109,7 +105,7 @@ static lks_status member_create(lks__segment *segment, int rank, int size, doubl
     self->group.size = size;
     self->segment = lks__segment_get(segment);
     self->has_core = size <= lks__usable_cores();
-    self->timeout_ns = nanoseconds(timeout_s);
+    self->timeout_ns = lks__timeout_ns(timeout_s);
     self->next_offset = bytes;
     void *control;
     status = lks__segment_map(segment, 0, bytes, &control);

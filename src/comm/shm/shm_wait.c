@@ -13,6 +13,12 @@
 
 _Static_assert(sizeof(_Atomic uint32_t) == sizeof(uint32_t), "a futex is 32 bits");
 
+int64_t lks__timeout_ns(double seconds)
+{
+    const double most = 1e9;
+    return (int64_t)((seconds < most ? seconds : most) * 1e9);
+}
+
 void lks__deadline_spend(lks__deadline *deadline, int64_t start_ns, int64_t slice_ns)
 {
     int64_t passed_ns = lks__now_ns() - start_ns;

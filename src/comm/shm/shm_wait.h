@@ -15,6 +15,9 @@ typedef struct lks__deadline {
     int64_t left_ns;
 } lks__deadline;
 
+/** A timeout in nanoseconds; infinity becomes thirty years. */
+int64_t lks__timeout_ns(double seconds);
+
 /** The length of the next sleep; 0: the deadline has passed. */
 static inline int64_t lks__deadline_slice(const lks__deadline *deadline)
 {
