@@ -2,7 +2,6 @@
 #include <lockstep/dataset.h>
 
 #include <math.h>
-#include <stdbool.h>
 
 #include "base/alloc.h"
 #include "base/error.h"

@@ -34,7 +34,6 @@ static lks_status check_stream(const lks__idx *file)
     (void)gzerror(file->stream, &code);
     switch (code) {
     case Z_OK:
-    case Z_STREAM_END:
         return LKS_OK;
     case Z_ERRNO:
         return lks__fail_errno(LKS_E_IO, errno, "reading %s", file->path);
@@ -73,39 +72,37 @@ static lks_status wrong_size(const lks__idx *file, const char *about, int64_t by
                      (long long)(file->header_bytes + file->n_elems));
 }
 
-/* The descriptor of `path`, or of `path`.gz; *opened is for free(). */
-static lks_status open_either(const char *path, int *fd, char **opened)
+/* Opens `path` + `ending`; *opened, for free(), is that name. No such file: *fd stays as it is. */
+static lks_status open_if_there(const char *path, const char *ending, int *fd, char **opened)
 {
-    static const char *const endings[] = {"", ".gz"};
-    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        lks__text text = {0};
-        char *name;
-        lks__text_add(&text, "%s%s", path, endings[i]);
-        lks_status status = lks__text_take(&text, &name);
-        if (status != LKS_OK)
-            return status;
-        /* O_NONBLOCK: a pipe without a writer must not hang us */
-        int found = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        if (found >= 0) {
-            *fd = found;
-            *opened = name;
-            return LKS_OK;
-        }
-        if (errno != ENOENT)
-            status = lks__fail_errno(LKS_E_NOT_FOUND, errno, "cannot open %s", name);
-        free(name);
-        if (status != LKS_OK)
-            return status;
+    lks__text text = {0};
+    char *name;
+    lks__text_add(&text, "%s%s", path, ending);
+    lks_status status = lks__text_take(&text, &name);
+    if (status != LKS_OK)
+        return status;
+    int found = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not hang us */
+    if (found >= 0) {
+        *fd = found;
+        *opened = name;
+        return LKS_OK;
     }
-    return lks__fail(LKS_E_NOT_FOUND, "%s does not exist, nor does %s.gz", path, path);
+    if (errno != ENOENT)
+        status = lks__fail_errno(LKS_E_NOT_FOUND, errno, "cannot open %s", name);
+    free(name);
+    return status;
 }
 
 static lks_status open_stream(const char *path, lks__idx *file, int64_t *stored_bytes)
 {
     int fd = -1;
-    lks_status status = open_either(path, &fd, &file->path);
+    lks_status status = open_if_there(path, "", &fd, &file->path);
+    if (status == LKS_OK && fd < 0)
+        status = open_if_there(path, ".gz", &fd, &file->path);
     if (status != LKS_OK)
         return status;
+    if (fd < 0)
+        return lks__fail(LKS_E_NOT_FOUND, "%s does not exist, nor does %s.gz", path, path);
     struct stat about;
     if (fstat(fd, &about) != 0)
         status = lks__fail_errno(LKS_E_IO, errno, "asking for the size of %s", file->path);
