@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "launched_program.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { UNUSABLE = 99 }; /* exit code of a program that can't play its part */
+
+static const char *variable(const char *name)
+{
+    const char *value = getenv(name);
+    return value ? value : "(unset)";
+}
+
+static int rank(void)
+{
+    return atoi(variable("RANK"));
+}
+
+__attribute__((format(printf, 1, 2))) static void report(const char *format, ...)
+{
+    char line[512]; /* shorter than PIPE_BUF: lines of several processes don't mix */
+    int n = snprintf(line, sizeof line, "%d %d ", rank(), (int)getpid());
+    va_list args;
+    va_start(args, format);
+    n += vsnprintf(line + n, sizeof line - (size_t)n - 1, format, args);
+    va_end(args);
+    line[n++] = '\n';
+    if (write(atoi(variable(REPORT_FD_VARIABLE)), line, (size_t)n) != n)
+        _exit(UNUSABLE);
+}
+
+static void wait_for_the_end(void)
+{
+    report("ready");
+    for (;;)
+        pause();
+}
+
+static int play_exit(char **args)
+{
+    return atoi(args[rank()]);
+}
+
+static int play_variables(char **args)
+{
+    (void)args;
+    char path[64], target[128] = "";
+    struct stat info = {0};
+    snprintf(path, sizeof path, "/proc/self/fd/%s", variable("LOCKSTEP_GROUP_FD"));
+    if (readlink(path, target, sizeof target - 1) < 0 || stat(path, &info) != 0)
+        return UNUSABLE;
+
+    sigset_t blocked;
+    struct sigaction on_child;
+    sigprocmask(SIG_SETMASK, NULL, &blocked);
+    sigaction(SIGCHLD, NULL, &on_child);
+    int n_blocked = 0;
+    for (int s = 1; s < 32; s++)
+        n_blocked += sigismember(&blocked, s) == 1;
+
+    report("ready");
+    report("WORLD_SIZE=%s LOCAL_RANK=%s LOCAL_WORLD_SIZE=%s MASTER_ADDR=%s MASTER_PORT=%s OMP_NUM_THREADS=%s "
+           "memory=%.7s inode=%llu bytes=%lld blocked=%d child_ignored=%d",
+           variable("WORLD_SIZE"), variable("LOCAL_RANK"), variable("LOCAL_WORLD_SIZE"),
+           variable("MASTER_ADDR"), variable("MASTER_PORT"), variable("OMP_NUM_THREADS"), target,
+           (unsigned long long)info.st_ino, (long long)info.st_size, n_blocked,
+           on_child.sa_handler == SIG_IGN);
+    return 0;
+}
+
+static int play_fail(char **args)
+{
+    if (rank() != atoi(args[0]))
+        wait_for_the_end();
+    int code = atoi(args[1]);
+    if (code < 0)
+        raise(-code);
+    return code;
+}
+
+static int play_wait(char **args)
+{
+    (void)args;
+    wait_for_the_end();
+    return UNUSABLE;
+}
+
+static int play_stubborn(char **args)
+{
+    (void)args;
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    wait_for_the_end();
+    return UNUSABLE;
+}
+
+static int play_gentle(char **args)
+{
+    sigset_t term;
+    int received;
+    signal(SIGINT, SIG_IGN);
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, NULL);
+    report("ready");
+    if (sigwait(&term, &received) != 0)
+        return UNUSABLE;
+    report("signal %d", received);
+    return atoi(args[0]);
+}
+
+static int play_listen(char **args)
+{
+    (void)args;
+    sigset_t interrupt;
+    siginfo_t first, second;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, NULL);
+    report("ready");
+    if (sigwaitinfo(&interrupt, &first) < 0)
+        return UNUSABLE;
+    const struct timespec half_a_second = {.tv_nsec = 500000000};
+    bool again = sigtimedwait(&interrupt, &second, &half_a_second) > 0;
+    report("from %s%s", first.si_code == SI_USER ? "a process" : "the terminal", again ? ", twice" : "");
+    return 0;
+}
+
+static const struct {
+    const char *name;
+    int (*play)(char **args);
+    int n_args; /* at least */
+} ways[] = {
+    {"exit", play_exit, 1},     {"variables", play_variables, 0}, {"fail", play_fail, 2},
+    {"wait", play_wait, 0},     {"stubborn", play_stubborn, 0},   {"gentle", play_gentle, 1},
+    {"listen", play_listen, 0},
+};
+
+int launched_program(int argc, char **argv)
+{
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
+        if (strcmp(ways[i].name, argv[1]) == 0 && argc >= 2 + ways[i].n_args)
+            return ways[i].play(argv + 2);
+    return UNUSABLE;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** The program that the launcher's tests launch: the test program itself, called with a way to behave.
+ *
+ * exit CODE ...    ends with the code of its rank
+ * variables        reports what it was started with
+ * fail RANK CODE   that rank ends with the code, or kills itself by signal -CODE; the others wait
+ * wait             until a signal ends it
+ * stubborn         ignores SIGINT, SIGTERM and SIGHUP
+ * gentle CODE      ignores SIGINT; reports SIGTERM and ends with the code
+ * listen           reports where a SIGINT came from, and whether there was a second one
+ *
+ * Reports are lines "RANK PID TEXT" on a pipe that the launcher and all its processes hold open: its end says
+ * that none of them is left. All but `exit` and `fail` report "ready" first.
+ */
+#ifndef LKS_TESTS_LAUNCHED_PROGRAM_H
+#define LKS_TESTS_LAUNCHED_PROGRAM_H
+
+#define REPORT_FD_VARIABLE "LAUNCH_TEST_REPORT_FD"
+
+int launched_program(int argc, char **argv);
+
+#endif
