@@ -6,7 +6,6 @@ jobs := $(shell nproc)
 # CMake starts a make of its own, which is not a part of this one
 cmake := env -u MAKEFLAGS -u MAKELEVEL cmake
 ctest := env -u MAKEFLAGS -u MAKELEVEL ctest
-# a Python with PyTorch, for the comparison in `make bench`
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
@@ -25,9 +24,8 @@ build: ## build the program (build/lockstep), the library and the examples
 	@$(cmake) --build --preset release --parallel $(jobs) --target lockstep lockstep_cli all_examples
 
 demo: build ## train a network on MNIST with two workers
-	@if scripts/get-data mnist; then config=examples/mnist.yaml; else \
-	    echo "demo: MNIST can't be fetched; using the handwritten digits in data/digits"; \
-	    config=examples/digits.yaml; fi; \
+	@if scripts/get-data mnist; then config=examples/mnist.yaml; else config=examples/digits.yaml; \
+	    echo "demo: training on the handwritten digits in data/digits instead"; fi; \
 	set -x; build/lockstep train $$config -n 2 --output runs/demo --overwrite
 
 test: ## build and run all tests; PRESET=asan or PRESET=tsan: with sanitizers
@@ -42,9 +40,12 @@ lint: ## run the tests that read the code: layers, format, names, banned calls
 	@$(cmake) --build --preset dev --parallel $(jobs) --target lockstep
 	@$(ctest) --preset dev --label-regex lint
 
-bench: build ## build and run the benchmarks
+bench: build ## build and run the benchmarks; PYTHON=a Python with PyTorch: also side by side with it
 	@$(cmake) --build --preset release --parallel $(jobs) --target all_bench
 	@set -e; for program in build/bench/bench_*; do echo "== $$program"; "$$program"; done
+	@scripts/get-data mnist
+	@if $(PYTHON) -c 'import torch' 2>/dev/null; then bench/vs_pytorch --python $(PYTHON); else \
+	    echo "bench: $(PYTHON) has no PyTorch, so there is no comparison with it"; fi
 
 clean: ## remove what the others have built
 	@rm -rf build build-dev build-asan build-tsan
