@@ -19,9 +19,14 @@ static const char *variable(const char *name)
     return value ? value : "(unset)";
 }
 
+static int number(const char *text)
+{
+    return (int)strtol(text, NULL, 10);
+}
+
 static int rank(void)
 {
-    return atoi(variable("RANK"));
+    return number(variable("RANK"));
 }
 
 __attribute__((format(printf, 1, 2))) static void report(const char *format, ...)
@@ -33,7 +38,7 @@ __attribute__((format(printf, 1, 2))) static void report(const char *format, ...
     n += vsnprintf(line + n, sizeof line - (size_t)n - 1, format, args);
     va_end(args);
     line[n++] = '\n';
-    if (write(atoi(variable(REPORT_FD_VARIABLE)), line, (size_t)n) != n)
+    if (write(number(variable(REPORT_FD_VARIABLE)), line, (size_t)n) != n)
         _exit(UNUSABLE);
 }
 
@@ -46,7 +51,7 @@ static void wait_for_the_end(void)
 
 static int play_exit(char **args)
 {
-    return atoi(args[rank()]);
+    return number(args[rank()]);
 }
 
 static int play_variables(char **args)
@@ -78,9 +83,9 @@ static int play_variables(char **args)
 
 static int play_fail(char **args)
 {
-    if (rank() != atoi(args[0]))
+    if (rank() != number(args[0]))
         wait_for_the_end();
-    int code = atoi(args[1]);
+    int code = number(args[1]);
     if (code < 0)
         raise(-code);
     return code;
@@ -115,7 +120,7 @@ static int play_gentle(char **args)
     if (sigwait(&term, &received) != 0)
         return UNUSABLE;
     report("signal %d", received);
-    return atoi(args[0]);
+    return number(args[0]);
 }
 
 static int play_listen(char **args)
