@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* y = x W^T + b    dW = dy^T x, db = sum of dy over the batch    dx = dy W
  * x, dx: [batch, in]; W, dW: [out, in]; b, db: [out]; y, dy: [batch, out] */
-#include <stdio.h>
 #include <string.h>
 
 #include "nn/onednn/inner_product.h"

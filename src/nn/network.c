@@ -2,9 +2,9 @@
 #include "nn/network.h"
 
 #include <omp.h>
+#include <stdio.h>
 
 #include "base/error.h"
-#include "base/text.h"
 #include "nn/network_parts.h"
 
 int lks__network_enter(const lks__network *network)
@@ -78,9 +78,15 @@ static const lks__unit *find_units(const lks__network *network, int64_t batch)
     return NULL;
 }
 
-static lks_status fail_batch(int64_t batch)
+static lks_status fail_batch(const lks__network *network, int64_t batch)
 {
-    return lks__fail(LKS_E_ARG, "the network is not compiled for batch size %lld", (long long)batch);
+    char sizes[128] = "";
+    size_t at = 0;
+    for (int i = 0; i < network->n_batches && at < sizeof sizes; i++)
+        at += (size_t)snprintf(sizes + at, sizeof sizes - at, "%s%lld", i > 0 ? ", " : "",
+                               (long long)lks__network_units(network, i)->batch);
+    return lks__fail(LKS_E_ARG, "the network is not compiled for batch size %lld, but for %s",
+                     (long long)batch, sizes);
 }
 
 static lks_status run_phase(const lks__run *run, const lks__unit *unit, lks__phase phase)
@@ -92,7 +98,7 @@ lks_status lks__network_forward(lks__network *network, int64_t batch, const floa
 {
     const lks__unit *units = find_units(network, batch);
     if (units == NULL)
-        return fail_batch(batch);
+        return fail_batch(network, batch);
 
     lks__loss loss = {0};
     const lks__run run = {.dnn = network->dnn, .params = params, .labels = network->labels, .loss = &loss};
@@ -130,7 +136,7 @@ lks_status lks__network_backward(lks__network *network, int64_t batch, const flo
 {
     const lks__unit *units = find_units(network, batch);
     if (units == NULL)
-        return fail_batch(batch);
+        return fail_batch(network, batch);
     if (network->forwarded != batch)
         return lks__fail(LKS_E_ARG, "backward of batch size %lld without a forward of that size before it",
                          (long long)batch);
@@ -204,7 +210,7 @@ static lks_status get_kernel(const lks__network *network, int64_t batch, int ind
 {
     const lks__unit *units = find_units(network, batch);
     if (units == NULL)
-        return fail_batch(batch);
+        return fail_batch(network, batch);
     int found = find_kernel(network, units, index, unit, phase);
     if (*unit == NULL)
         return lks__fail(LKS_E_ARG, "kernel %d; a step has %d", index, found);

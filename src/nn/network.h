@@ -5,7 +5,10 @@
  * Parameters live in one arena in the layout that the kernels want; gradients and optimizer state use the
  * same offsets and layouts, so whatever works element by element need not care. A network owns activations
  * and workspaces, never parameters or gradients: those are arguments, because the shared-memory arenas belong
- * to others.
+ * to others. An arena starts on a cache line (64 bytes); its padding is zero and stays so.
+ *
+ * Thread: one at a time per network; any number of networks side by side. OpenMP's number of threads is the
+ * network's while it runs, and the caller's again afterwards.
  */
 #ifndef LKS_NN_NETWORK_H
 #define LKS_NN_NETWORK_H
@@ -54,7 +57,7 @@ int64_t lks__network_n_classes(const lks__network *network);
 lks_status lks__network_init_params(const lks__network *network, int64_t seed, float *params) LKS_MUST_USE;
 
 /** Converts one tensor between an arena (parameters, gradients or optimizer state) and its plain layout
- * [n_elems]. */
+ * [n_elems]. export may write zeros over the tensor's padding, so the arena must be writable. */
 lks_status lks__network_export(const lks__network *network, int index, const float *arena,
                                float *plain) LKS_MUST_USE;
 lks_status lks__network_import(const lks__network *network, int index, const float *plain,
@@ -80,7 +83,9 @@ lks_status lks__network_forward(lks__network *network, int64_t batch, const floa
 typedef void lks__grad_ready_fn(void *context, int param_index);
 
 /** Gradients of the *sum* of the batch's losses, written (not added) to the arena `grads`. Runs after forward
- * with the same batch and params. The first layer's input gradient is not computed. ready: may be NULL. */
+ * with the same batch and params. The first layer's input gradient is not computed. ready: may be NULL; it is
+ * called with descending indices. Returns: LKS_OK; LKS_E_ARG (no forward of this size before); LKS_E_KERNEL.
+ */
 lks_status lks__network_backward(lks__network *network, int64_t batch, const float *params, float *grads,
                                  lks__grad_ready_fn *ready, void *ready_context) LKS_MUST_USE;
 

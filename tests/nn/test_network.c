@@ -432,7 +432,8 @@ static void what_is_not_compiled_is_refused(void **state)
     lks__network *network = net_compile(&odd, 2, (int64_t[]){5, 3});
     float *params = net_arena(network), *grads = net_arena(network);
     lks__loss loss;
-    CHECK_FAILS(lks__network_forward(network, 4, params, &loss), LKS_E_ARG, "not compiled for batch size 4");
+    CHECK_FAILS(lks__network_forward(network, 4, params, &loss), LKS_E_ARG,
+                "not compiled for batch size 4, but for 5, 3");
     CHECK_FAILS(lks__network_backward(network, 4, params, grads, NULL, NULL), LKS_E_ARG,
                 "not compiled for batch size 4");
     CHECK_FAILS(lks__network_backward(network, 5, params, grads, NULL, NULL), LKS_E_ARG, "without a forward");
