@@ -7,7 +7,7 @@
  * wait             until a signal ends it
  * stubborn         ignores SIGINT, SIGTERM and SIGHUP
  * gentle CODE      ignores SIGINT; reports SIGTERM and ends with the code
- * listen           reports where a SIGINT came from, and whether there was a second one
+ * listen           leaves the launcher's process group; reports whether a SIGINT comes within a second
  *
  * Reports are lines "RANK PID TEXT" on a pipe that the launcher and all its processes hold open: its end says
  * that none of them is left. All but `exit` and `fail` report "ready" first.

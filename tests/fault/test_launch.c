@@ -267,7 +267,7 @@ static void one_that_fails_ends_the_others(void **state)
     (void)state;
     check_failure("fail 1 3", ") ended with exit code 3\n");
     check_failure("fail 1 -9", ") was killed by signal 9 (SIGKILL)\n");
-    check_failure("fail 1 -11", ") was killed by signal 11 (SIGSEGV)\n");
+    check_failure("fail 1 -10", ") was killed by signal 10 (SIGUSR1)\n");
     check_failure("fail 1 2", ") ended with exit code 2\n"); /* after a while: others may say so too */
 }
 
@@ -498,7 +498,8 @@ static void enter_terminal(void)
         _exit(98);
 }
 
-/* The terminal's Ctrl-C reaches processes directly, and only once. */
+/* The terminal's Ctrl-C reaches the foreground group by itself, so the launcher does not send it once more.
+ * To be seen in a process that has left the group: two SIGINTs at once can't be told from one. */
 static void ctrl_c_is_not_sent_twice(void **state)
 {
     (void)state;
@@ -509,14 +510,14 @@ static void ctrl_c_is_not_sent_twice(void **state)
     wait_for_reports(&l, 1);
     CHECK_INT(write(terminal, "\x03", 1), 1);
     CHECK_INT(finish(&l), 128 + SIGINT);
-    check_text(l.report_text, "from the terminal\n");
+    check_text(l.report_text, "left in peace\n");
     close(terminal);
 
     start(&l, 1, false, "listen", NULL);
     wait_for_reports(&l, 1);
     CHECK_INT(kill(l.pid, SIGINT), 0);
     CHECK_INT(finish(&l), 128 + SIGINT);
-    check_text(l.report_text, "from a process\n");
+    check_text(l.report_text, "interrupted\n");
 }
 
 /* Whenever it comes, a signal to the launcher ends all. Before the launcher waits for it, it dies by it. */
