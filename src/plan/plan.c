@@ -168,7 +168,7 @@ static lks_status plan_world(const lks_plan_config *c, lks_plan *plan)
 
 /* --- stage 3: B = b x W x A, from any consistent set --- */
 
-/* "a, b and c are": the multiples of `unit` around `wanted` that can be global batches. */
+/* "64, 128 and 192": the multiples of `unit` around `wanted` that can be global batches. */
 static void list_fitting(int64_t wanted, int64_t unit, char out[LIST_BYTES])
 {
     int64_t below = wanted / unit * unit;
