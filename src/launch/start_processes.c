@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -71,8 +72,7 @@ static _Noreturn void become_program(const start_state *start, int rank)
     }
     int error = errno;
     /* Nobody is left to tell if this fails. */
-    ssize_t written = write(start->report[1], &error, sizeof error);
-    (void)written;
+    (void)!write(start->report[1], &error, sizeof error);
     _exit(127);
 }
 
@@ -91,12 +91,19 @@ static lks_status fork_all(const start_state *start, lks__processes *processes)
     return LKS_OK;
 }
 
+static bool is_program_here(const char *name)
+{
+    struct stat info;
+    return strchr(name, '/') == NULL && stat(name, &info) == 0 && S_ISREG(info.st_mode) &&
+           access(name, X_OK) == 0;
+}
+
 static lks_status fail_program(const char *program, int error)
 {
     if (error != ENOENT && error != ENOTDIR && error != EACCES)
         return lks__fail_errno(LKS_E_SYSTEM, error, "cannot run %s", program);
     lks_status status = lks__fail_errno(LKS_E_NOT_FOUND, error, "cannot run %s", program);
-    if (strchr(program, '/') == NULL && access(program, X_OK) == 0)
+    if (is_program_here(program))
         return lks__error_hint(status, "a program in this folder is started as ./%s", program);
     return status;
 }

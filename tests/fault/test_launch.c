@@ -315,6 +315,7 @@ static void check_not_started(const char *program, int exit_code, const char *me
     CHECK_INT(finish(&l), exit_code);
     check_text(l.error_text, message);
     assert_null(strstr(l.error_text, "left"));
+    assert_null(strstr(l.error_text, "hint"));
 }
 
 static void a_program_that_cannot_be_run_is_told(void **state)

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Members that are killed or stopped at a random moment of a random operation: every survivor is told who. */
+#define _GNU_SOURCE /* memfd_create, MAP_ANONYMOUS, seccomp */
+
+#include "check.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <lockstep/group.h>
+
+#include "comm/shm/shm_control.h"
+
+enum { MAX = 5, TEXT_BYTES = 1024, ALARM_S = 120, MOST = 200000, ROUNDS = 20 };
+
+/* The contract is one second from the death to the error. Sanitizers take long to tear a process down. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static const double limit_s = 10;
+#else
+static const double limit_s = 1;
+#endif
+
+typedef struct outcome {
+    lks_status status, again; /* of the first failure, and of the next call */
+    double at_s;
+    char text[TEXT_BYTES], again_text[TEXT_BYTES];
+} outcome;
+
+/* Shared with the members. */
+typedef struct board {
+    _Atomic int ready; /* members that have joined and work */
+    outcome outcomes[MAX];
+} board;
+
+typedef struct setting {
+    int size, fd;
+    double timeout_s;
+    bool without_pidfd;
+} setting;
+
+static board *shared;
+static float buffer[MOST];
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void sleep_ms(long ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+}
+
+/* Makes pidfd_open fail as on a kernel that does not know it. False: not allowed here. */
+static bool forbid_pidfd(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_open, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof filter / sizeof filter[0], .filter = filter};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+}
+
+/* The same sequence on all members. */
+static lks_status some_operation(lks_group *group, unsigned *seed)
+{
+    static const size_t counts[] = {0, 1, 1000, 30000, MOST};
+    size_t count = counts[(unsigned)rand_r(seed) % 5];
+    lks_group_memory *memory;
+    lks_status status;
+    switch ((unsigned)rand_r(seed) % 4) {
+    case 0:
+        return lks_group_barrier(group);
+    case 1:
+        return lks_group_broadcast(group, buffer, count, LKS_F32, (int)count % lks_group_size(group));
+    case 2:
+        status = lks_group_memory_create(group, count, &memory);
+        lks_group_memory_destroy(memory);
+        return status;
+    default:
+        return lks_group_all_reduce(group, buffer, count, LKS_F32, LKS_MAX);
+    }
+}
+
+static void note(outcome *o, lks_status status, lks_group *group)
+{
+    o->at_s = now_s();
+    o->status = status;
+    snprintf(o->text, TEXT_BYTES, "%s", lks_error_message());
+    if (group != NULL) {
+        o->again = lks_group_barrier(group);
+        snprintf(o->again_text, TEXT_BYTES, "%s", lks_error_message());
+    }
+}
+
+static void member_main(const setting *how, int rank, unsigned seed)
+{
+    alarm(ALARM_S);
+    lks_group_config config = {.rank = rank, .size = how->size, .fd = how->fd, .timeout_s = how->timeout_s};
+    lks_group *group = NULL;
+    if (how->without_pidfd && !forbid_pidfd())
+        _exit(3);
+    lks_status status = lks_group_create(&config, &group);
+    atomic_fetch_add(&shared->ready, 1);
+    while (status == LKS_OK)
+        status = some_operation(group, &seed);
+    note(&shared->outcomes[rank], status, group);
+    lks_group_destroy(group);
+    _exit(0);
+}
+
+static void start(const setting *how, unsigned seed, pid_t pids[MAX])
+{
+    memset(shared, 0, sizeof *shared);
+    for (int r = 0; r < how->size; r++) {
+        fflush(NULL);
+        pids[r] = fork();
+        if (pids[r] == 0)
+            member_main(how, r, seed);
+        assert_true(pids[r] > 0);
+    }
+}
+
+static void check_survivor(int rank, lks_status status, const char *culprit, double since_s)
+{
+    const outcome *o = &shared->outcomes[rank];
+    if (o->status != status || strstr(o->text, culprit) == NULL)
+        fail_msg("rank %d: %s \"%s\", wanted %s \"%s\"", rank, lks_status_name(o->status), o->text,
+                 lks_status_name(status), culprit);
+    CHECK_INT(o->again, o->status);
+    assert_string_equal(o->again_text, o->text);
+    if (o->at_s - since_s > limit_s && status == LKS_E_PEER)
+        fail_msg("rank %d was told after %.2f s", rank, o->at_s - since_s);
+}
+
+static int end_of(pid_t pid)
+{
+    int how = -1;
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    return how;
+}
+
+/* One group whose member `victim` gets a signal; false: the setting is not possible here. */
+static bool round_with(setting how, int victim, int signal, lks_status status, unsigned seed)
+{
+    pid_t pids[MAX];
+    char culprit[64];
+    how.fd = memfd_create("test", 0);
+    start(&how, seed, pids);
+    while (atomic_load(&shared->ready) < how.size) {
+        int ended;
+        if (waitpid(pids[0], &ended, WNOHANG) != 0) { /* without joining: the setting was refused */
+            CHECK_INT(WEXITSTATUS(ended), 3);
+            for (int r = 1; r < how.size; r++)
+                (void)end_of(pids[r]);
+            close(how.fd);
+            return false;
+        }
+        sleep_ms(1);
+    }
+    sleep_ms(rand_r(&seed) % 30);
+    double since_s = now_s();
+    kill(pids[victim], signal);
+    if (signal == SIGKILL)
+        CHECK_INT(WTERMSIG(end_of(pids[victim])), SIGKILL);
+    for (int r = 0; r < how.size; r++)
+        if (r != victim)
+            CHECK_INT(end_of(pids[r]), 0);
+    snprintf(culprit, sizeof culprit,
+             signal == SIGKILL ? "rank %d (process %d) died" : "for rank %d (process %d)", victim,
+             (int)pids[victim]);
+    for (int r = 0; r < how.size; r++)
+        if (r != victim)
+            check_survivor(r, status, culprit, since_s);
+    if (signal == SIGSTOP) {
+        /* it goes on, and is told the same */
+        kill(pids[victim], SIGCONT);
+        CHECK_INT(end_of(pids[victim]), 0);
+        check_survivor(victim, status, culprit, since_s);
+    }
+    close(how.fd);
+    return true;
+}
+
+static void killed_members_are_named(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        int size = 2 + (int)(i % (MAX - 1));
+        round_with((setting){.size = size, .timeout_s = 100}, (int)(i * 7 / 3) % size, SIGKILL, LKS_E_PEER,
+                   i + 1);
+    }
+}
+
+static void killed_members_are_named_without_pidfd(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        if (!round_with((setting){.size = 3, .timeout_s = 100, .without_pidfd = true}, (int)i, SIGKILL,
+                        LKS_E_PEER, i + 100))
+            skip();
+}
+
+static void stopped_members_are_named(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++)
+        round_with((setting){.size = 2 + (int)i, .timeout_s = 0.4}, (int)i % 2, SIGSTOP, LKS_E_TIMEOUT,
+                   i + 200);
+}
+
+/* Rank 2 never comes; rank 1 dies while it waits for that. */
+static void a_member_that_dies_while_others_join_is_named(void **state)
+{
+    (void)state;
+    memset(shared, 0, sizeof *shared);
+    setting how = {.size = 3, .timeout_s = 100, .fd = memfd_create("test", 0)};
+    assert_int_equal(ftruncate(how.fd, (off_t)lks__shm_control_bytes(3)), 0);
+    lks__shm_control *control = mmap(NULL, lks__shm_control_bytes(3), PROT_READ | PROT_WRITE, MAP_SHARED,
+                                     how.fd, 0);
+    assert_true(control != MAP_FAILED);
+    pid_t pids[2];
+    for (int r = 0; r < 2; r++) {
+        fflush(NULL);
+        pids[r] = fork();
+        if (pids[r] == 0)
+            member_main(&how, r, 1);
+    }
+    for (int r = 0; r < 2; r++)
+        while (atomic_load(&control->slots[r].arrivals) == 0)
+            sleep_ms(1);
+    double since_s = now_s();
+    kill(pids[1], SIGKILL);
+    CHECK_INT(WTERMSIG(end_of(pids[1])), SIGKILL);
+    CHECK_INT(end_of(pids[0]), 0);
+    const outcome *o = &shared->outcomes[0];
+    CHECK_INT(o->status, LKS_E_PEER);
+    assert_non_null(strstr(o->text, "rank 1 (process "));
+    assert_non_null(strstr(o->text, "died while rank 0 waited for it in group_create"));
+    assert_true(o->at_s - since_s < limit_s);
+    munmap(control, lks__shm_control_bytes(3));
+    close(how.fd);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    alarm(ALARM_S);
+    return shared == MAP_FAILED;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(killed_members_are_named),
+        cmocka_unit_test(killed_members_are_named_without_pidfd),
+        cmocka_unit_test(stopped_members_are_named),
+        cmocka_unit_test(a_member_that_dies_while_others_join_is_named),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
