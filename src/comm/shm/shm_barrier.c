@@ -26,10 +26,10 @@ static size_t append(char *text, size_t used, size_t capacity, const char *a, co
 
 static lks__signature signature_of(const lks__shm_member *self, int rank)
 {
-    /* relaxed: ordered by the barrier's word where it decides; elsewhere it is a text for people */
+    /* acquire: see decide() */
     lks__shm_slot *slot = lks__shm_slot_of(self, rank);
-    return (lks__signature){atomic_load_explicit(&slot->what, memory_order_relaxed),
-                            atomic_load_explicit(&slot->count, memory_order_relaxed)};
+    return (lks__signature){atomic_load_explicit(&slot->what, memory_order_acquire),
+                            atomic_load_explicit(&slot->count, memory_order_acquire)};
 }
 
 static bool same(lks__signature a, lks__signature b)
@@ -89,13 +89,12 @@ static void describe_missing(const lks__shm_member *self, char *text, size_t cap
 
 /* ---- the three ways in which a barrier fails ---- */
 
-static lks_status fail_mismatch(lks__shm_member *self, const lks__request *request)
+static void poison_mismatch(lks__shm_member *self)
 {
     char text[LKS__SHM_TEXT_BYTES];
     describe_mismatch(self, text, sizeof text);
     lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_MISMATCH, "the members asked for different operations: %s",
                     text);
-    return lks__shm_failure(self, request, true);
 }
 
 static void poison_left(lks__shm_member *self)
@@ -118,19 +117,70 @@ static void poison_timeout(lks__shm_member *self, const lks__request *request)
                     lks__signature_text(lks__request_signature(request), operation), missing);
 }
 
-/* ---- waiting ---- */
+/* ---- deciding ---- */
 
 static uint32_t look(const lks__shm_member *self)
 {
-    /* acquire: pairs with the last member's release, and through it with every member's arrival */
+    /* acquire: pairs with the release of whoever decided, and through it with every member's arrival */
     return atomic_load_explicit(&self->control->word, memory_order_acquire);
+}
+
+static bool passed(uint32_t word, uint32_t entered)
+{
+    return ((word ^ entered) & LKS__WORD_GENERATION) != 0;
 }
 
 /* Whether the barrier that was entered with `entered` in the word has been decided by now. */
 static bool decided(uint32_t word, uint32_t entered)
 {
-    return ((word ^ entered) & LKS__WORD_GENERATION) != 0 || (word & LKS__WORD_POISON) != 0;
+    return passed(word, entered) || (word & LKS__WORD_POISON) != 0;
 }
+
+static bool all_arrived(const lks__shm_member *self, uint32_t word)
+{
+    return (word & LKS__WORD_ARRIVED) == (uint32_t)self->group.size;
+}
+
+static bool signatures_agree(const lks__shm_member *self)
+{
+    lks__signature first = signature_of(self, 0);
+    for (int r = 1; r < self->group.size; r++)
+        if (!same(signature_of(self, r), first))
+            return false;
+    return true;
+}
+
+/* All have come: passes the barrier or fails it. The last to come does so; should it be stopped just before,
+ * any other member does the same. A member posts its next signature, by a release, after it has seen the
+ * barrier passed: so who has read such a signature finds the barrier passed when it looks at the word
+ * afterwards. */
+static void decide(lks__shm_member *self, uint32_t entered)
+{
+    _Atomic uint32_t *word = &self->control->word;
+    bool agree = signatures_agree(self);
+    uint32_t seen = look(self), next;
+    do {
+        if (decided(seen, entered))
+            return;
+        if (!agree) {
+            poison_mismatch(self);
+            return;
+        }
+        next = (seen & LKS__WORD_GENERATION) + LKS__WORD_ONE_GENERATION;
+        /* release: what all members wrote, for those who see the new generation */
+    } while (!atomic_compare_exchange_weak_explicit(word, &seen, next, memory_order_acq_rel,
+                                                    memory_order_acquire));
+    if ((seen & LKS__WORD_SLEEPING) != 0)
+        lks__futex_wake_all(word);
+}
+
+/* Passed wins over poisoned: then the failure came later, and the next call reports it. */
+static lks_status outcome(const lks__shm_member *self, const lks__request *request, uint32_t entered)
+{
+    return passed(look(self), entered) ? LKS_OK : lks__shm_failure(self, request, true);
+}
+
+/* ---- waiting ---- */
 
 static bool spin(const lks__shm_member *self, uint32_t entered)
 {
@@ -159,16 +209,19 @@ static bool yield(const lks__shm_member *self, uint32_t entered)
     return false;
 }
 
+/* Sleeps in slices: what needs no wake-up call (a death before there are watchers, a decider that was
+ * stopped) is noticed at the end of one. */
 static void sleep_until_decided(lks__shm_member *self, const lks__request *request, uint32_t entered)
 {
     _Atomic uint32_t *word = &self->control->word;
     lks__deadline deadline = {self->timeout_ns};
     for (;;) {
-        /* The bit is set in the word before the word is compared in the kernel, and the one who decides
-         * replaces the word: either it sees the bit and wakes us, or the word has changed and we don't sleep.
-         */
+        /* The bit is in the word before the kernel compares the word, and who decides replaces the word:
+         * either it sees the bit and wakes us, or the word has changed and we don't sleep. */
         uint32_t seen = atomic_fetch_or_explicit(word, LKS__WORD_SLEEPING, memory_order_acq_rel);
-        if (decided(seen, entered))
+        if (!decided(seen, entered) && all_arrived(self, seen))
+            decide(self, entered);
+        if (decided(look(self), entered))
             return;
         int64_t slice_ns = lks__deadline_slice(&deadline), start_ns = lks__now_ns();
         if (slice_ns == 0) {
@@ -182,14 +235,10 @@ static void sleep_until_decided(lks__shm_member *self, const lks__request *reque
     }
 }
 
-static lks_status wait_for_others(lks__shm_member *self, const lks__request *request, uint32_t entered)
+static void wait_for_others(lks__shm_member *self, const lks__request *request, uint32_t entered)
 {
     if (!(self->has_core && spin(self, entered)) && !yield(self, entered))
         sleep_until_decided(self, request, entered);
-    /* Passed wins over poisoned: then the failure came later, and the next call reports it. */
-    if (((look(self) ^ entered) & LKS__WORD_GENERATION) != 0)
-        return LKS_OK;
-    return lks__shm_failure(self, request, true);
 }
 
 /* ---- arriving ---- */
@@ -198,45 +247,17 @@ static uint32_t arrive(lks__shm_member *self, const lks__request *request)
 {
     lks__shm_slot *slot = lks__shm_slot_of(self, self->group.rank);
     lks__signature signature = lks__request_signature(request);
-    /* relaxed: published by the arrival; all three have one writer, this member */
     if (!same(signature, signature_of(self, self->group.rank))) {
-        atomic_store_explicit(&slot->what, signature.what, memory_order_relaxed);
-        atomic_store_explicit(&slot->count, signature.count, memory_order_relaxed);
+        /* release: see decide() */
+        atomic_store_explicit(&slot->what, signature.what, memory_order_release);
+        atomic_store_explicit(&slot->count, signature.count, memory_order_release);
     }
+    /* relaxed: one writer, this member; published by the arrival */
     uint64_t arrivals = atomic_load_explicit(&slot->arrivals, memory_order_relaxed);
     atomic_store_explicit(&slot->arrivals, arrivals + 1, memory_order_relaxed);
     /* release: all that this member wrote; acquire: the last to come reads what all wrote. Read-modify-writes
      * keep each other's release sequences, so the last one synchronises with every earlier one. */
     return atomic_fetch_add_explicit(&self->control->word, 1, memory_order_acq_rel);
-}
-
-static bool signatures_agree(const lks__shm_member *self)
-{
-    lks__signature first = signature_of(self, 0);
-    for (int r = 1; r < self->group.size; r++)
-        if (!same(signature_of(self, r), first))
-            return false;
-    return true;
-}
-
-/* All have come and wait for this member's decision; only a poisoner can still change the word, or one who
- * says that it sleeps. */
-static lks_status decide(lks__shm_member *self, const lks__request *request)
-{
-    if (!signatures_agree(self))
-        return fail_mismatch(self, request);
-    _Atomic uint32_t *word = &self->control->word;
-    uint32_t seen = look(self), next;
-    do {
-        if ((seen & LKS__WORD_POISON) != 0)
-            return lks__shm_failure(self, request, true);
-        next = (seen & LKS__WORD_GENERATION) + LKS__WORD_ONE_GENERATION;
-        /* release: what all members wrote, for those who see the new generation */
-    } while (!atomic_compare_exchange_weak_explicit(word, &seen, next, memory_order_acq_rel,
-                                                    memory_order_acquire));
-    if ((seen & LKS__WORD_SLEEPING) != 0)
-        lks__futex_wake_all(word);
-    return LKS_OK;
 }
 
 lks_status lks__shm_barrier(lks__shm_member *self, const lks__request *request)
@@ -246,9 +267,11 @@ lks_status lks__shm_barrier(lks__shm_member *self, const lks__request *request)
         poison_left(self);
     if ((entered & (LKS__WORD_POISON | LKS__WORD_LEFT)) != 0)
         return lks__shm_failure(self, request, false);
-    if ((entered & LKS__WORD_ARRIVED) + 1 == (uint32_t)self->group.size)
-        return decide(self, request);
-    return wait_for_others(self, request, entered);
+    if (all_arrived(self, entered + 1))
+        decide(self, entered);
+    else
+        wait_for_others(self, request, entered);
+    return outcome(self, request, entered);
 }
 
 lks_status lks__shm_run_barrier(lks_group *group, const lks__request *request)

@@ -73,6 +73,8 @@ lks_status lks__shm_failure(const lks__shm_member *self, const lks__request *req
 {
     /* acquire: pairs with the publication of the record */
     uint32_t poisoner = atomic_load_explicit(&self->control->poisoner, memory_order_acquire);
+    if (poisoner == 0 || poisoner > 1 + (uint32_t)(self->group.size * LKS__SHM_RECORDS))
+        return lks__fail(LKS_E_INTERNAL, "the shared memory of the group is damaged");
     const lks__shm_record *record = record_at(self, poisoner - 1);
     lks_status status = (lks_status)record->status;
     if (status != LKS_E_PEER)
