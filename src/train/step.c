@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "base/tree.h"
+#include "data/dataset_files.h"
 #include "train/trainer.h"
 
 /* What the reducer's callback needs to update one block. */
@@ -25,6 +26,18 @@ static double update_block(void *context, const lks__block *block)
     return norm2;
 }
 
+/* Lets the memory system fetch what this member's next leaf will read while this leaf computes. Within the
+ * epoch only: the sampler keeps one epoch's order. */
+static void prefetch_after(lks_trainer *t, const lks__position *position, int64_t own_leaf)
+{
+    const lks_plan *plan = t->config.plan;
+    bool last_of_step = own_leaf + 1 == plan->leaves_per_process;
+    int64_t step = position->step_in_epoch + last_of_step;
+    int64_t leaf = t->rank * plan->leaves_per_process + (last_of_step ? 0 : own_leaf + 1);
+    int64_t n = lks_sampler_leaf(t->sampler, position->epoch, step, leaf, t->indices);
+    lks__dataset_prefetch(t->config.train_set, n, t->indices);
+}
+
 /* Gradient, loss and hits of one of this member's leaves. */
 static lks_status run_leaf(lks_trainer *t, const lks__position *position, int64_t own_leaf)
 {
@@ -34,6 +47,7 @@ static lks_status run_leaf(lks_trainer *t, const lks__position *position, int64_
     if (n > 0)
         lks_dataset_read(t->config.train_set, n, t->indices, lks__network_input(t->network),
                          lks__network_labels(t->network));
+    prefetch_after(t, position, own_leaf);
     int64_t read = lks__now_ns();
     t->times.data += (double)(read - start) * 1e-9;
 
