@@ -38,7 +38,7 @@ lks_status lks_train_result_to_json(const lks_train_result *result, const lks_pl
         "peak_memory_bytes", (json_int_t)result->peak_memory_bytes, "times", times_to_json(&result->times));
     lks_status status = object == NULL ? lks__fail(LKS_E_NOMEM, "out of memory")
                                        : lks__plan_add_json(plan, object);
-    char *text = status == LKS_OK ? json_dumps(object, JSON_INDENT(2)) : NULL;
+    char *text = status == LKS_OK ? json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
     json_decref(object);
     if (status == LKS_OK && text == NULL)
         status = lks__fail(LKS_E_NOMEM, "out of memory");
