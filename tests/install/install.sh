@@ -16,7 +16,7 @@ shared=OFF
 if [ "$kind" = shared ]; then shared=ON; fi
 "$cmake" -S "$source" -B "$work/build" -DCMAKE_C_COMPILER="$cc" -DCMAKE_BUILD_TYPE=Debug \
     -DLOCKSTEP_TESTS=OFF -DBUILD_SHARED_LIBS=$shared >"$work/configure.log"
-"$cmake" --build "$work/build" --parallel "$(nproc)" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+"$cmake" --build "$work/build" --parallel "$(nproc)" >"$work/build.log" 2>&1 || { grep -A5 error "$work/build.log"; exit 1; }
 "$cmake" --install "$work/build" --prefix "$prefix" >"$work/install.log"
 rm -rf "$work/build" # nothing may be found there
 
@@ -35,6 +35,9 @@ check() {
         exit 1
     fi
 }
+
+say "the library shows public names only"
+CC=$cc sh "$source/tests/lint/names.sh" "$(find "$libdir" -type f -name 'liblockstep.*')"
 
 say "a program built by find_package"
 "$cmake" -S "$source/tests/install/consumer" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" \
