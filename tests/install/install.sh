@@ -16,7 +16,7 @@ shared=OFF
 if [ "$kind" = shared ]; then shared=ON; fi
 "$cmake" -S "$source" -B "$work/build" -DCMAKE_C_COMPILER="$cc" -DCMAKE_BUILD_TYPE=Debug \
     -DLOCKSTEP_TESTS=OFF -DBUILD_SHARED_LIBS=$shared >"$work/configure.log"
-"$cmake" --build "$work/build" --parallel "$(nproc)" >"$work/build.log" 2>&1 || { grep -A5 error "$work/build.log"; exit 1; }
+"$cmake" --build "$work/build" --parallel "$(nproc)" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log"; exit 1; }
 "$cmake" --install "$work/build" --prefix "$prefix" >"$work/install.log"
 rm -rf "$work/build" # nothing may be found there
 
