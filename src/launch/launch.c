@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "launch/launch.h"
 
-#include <string.h>
+#include <stddef.h>
 
 #include "base/error.h"
 #include "launch/processes.h"

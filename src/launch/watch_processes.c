@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE /* sigabbrev_np */
 
-#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,9 +10,11 @@
 #include "base/machine.h"
 #include "launch/processes.h"
 
-/* How long others may take to say "bad input" too, and to end after they were asked to. */
+/* How long others may take to say "bad input" too, to end after they were asked to, and to see by themselves,
+ * as programs do that stop gently, that they can't go on without one that has died. */
 #define BAD_INPUT_GRACE_NS INT64_C(1000000000)
 #define END_GRACE_NS       INT64_C(3000000000)
+#define DEATH_GRACE_NS     INT64_C(1000000000)
 #define NEVER              INT64_MAX
 
 enum { BAD_INPUT = 2 }; /* the exit code of a program that has told what is wrong with its input */
@@ -37,32 +38,31 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* The next signal of the set; 0 when none has come until the deadline. */
+/* The next signal of the set; 0 when the deadline has passed, or this process was stopped and continued. */
 static int next_signal(const sigset_t *waited, int64_t deadline_ns, siginfo_t *info)
 {
-    for (;;) {
-        int signal;
-        if (deadline_ns == NEVER) {
-            signal = sigwaitinfo(waited, info);
-        } else {
-            int64_t left_ns = deadline_ns - lks__now_ns();
-            if (left_ns < 0)
-                left_ns = 0;
-            struct timespec left = {.tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000};
-            signal = sigtimedwait(waited, info, &left);
-        }
-        if (signal > 0)
-            return signal;
-        if (errno == EAGAIN)
-            return 0;
-        /* EINTR: stopped and continued */
+    int signal;
+    if (deadline_ns == NEVER) {
+        signal = sigwaitinfo(waited, info);
+    } else {
+        int64_t left_ns = deadline_ns - lks__now_ns();
+        if (left_ns < 0)
+            left_ns = 0;
+        struct timespec left = {.tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000};
+        signal = sigtimedwait(waited, info, &left);
     }
+    return signal > 0 ? signal : 0;
 }
 
 static void end_within(watch_state *watch, int64_t grace_ns)
 {
     watch->ending = true;
     watch->kill_at_ns = earlier(watch->kill_at_ns, lks__now_ns() + grace_ns);
+}
+
+static void end_after_death(watch_state *watch)
+{
+    end_within(watch, watch->stop_gently ? DEATH_GRACE_NS : END_GRACE_NS);
 }
 
 static void describe(int rank, pid_t pid, int status)
@@ -83,7 +83,7 @@ static void blame(watch_state *watch)
     watch->blamed = true;
     watch->blame_at_ns = NEVER;
     lks__processes_signal(watch->processes, SIGTERM);
-    end_within(watch, END_GRACE_NS);
+    end_after_death(watch);
 }
 
 static bool ended_with(int status, int code)
@@ -128,7 +128,7 @@ static void note_end(watch_state *watch, int rank, int status, bool may_be_culpr
     if (ended_as_asked(watch, status)) {
         /* By the signal itself: it was too young to handle it, and the others can't go on without it. */
         if (WIFSIGNALED(status))
-            end_within(watch, END_GRACE_NS);
+            end_after_death(watch);
         return;
     }
     if (may_be_culprit && is_likelier_cause(watch, status)) {

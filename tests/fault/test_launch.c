@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE /* posix_openpt and its kin */
+#define _GNU_SOURCE /* posix_openpt and its kin, pidfd_open */
 
 #include "check.h"
 
@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -287,19 +288,51 @@ static void a_killed_process_is_named_with_its_number(void **state)
     assert_string_equal(l.error_text, expected);
 }
 
+/* Ends a process by a signal, and waits until it has ended. */
+static void end_process(int pid, int signal)
+{
+    struct pollfd ended = {.fd = pidfd_open(pid, 0), .events = POLLIN};
+    assert_true(ended.fd >= 0);
+    CHECK_INT(kill(pid, signal), 0);
+    CHECK_INT(poll(&ended, 1, HANG_MS), 1);
+    close(ended.fd);
+}
+
+/* Rank 0 fails because rank 1 was killed, and the launcher, stopped meanwhile, hears of both at once. */
+static void of_failures_seen_together_a_signal_is_the_cause(void **state)
+{
+    (void)state;
+    launcher l;
+    int pids[2], status;
+    char text[100];
+    start(&l, 2, false, "gentle 1", NULL);
+    wait_for_reports(&l, 2);
+    for (int rank = 0; rank < 2; rank++)
+        get_report(&l, rank, 0, &pids[rank], text, sizeof text);
+    CHECK_INT(kill(l.pid, SIGSTOP), 0);
+    CHECK_INT(waitpid(l.pid, &status, WUNTRACED), l.pid);
+    end_process(pids[1], SIGKILL);
+    end_process(pids[0], SIGTERM);
+    CHECK_INT(kill(l.pid, SIGCONT), 0);
+    CHECK_INT(finish(&l), 1);
+    CHECK_INT(n_lines(l.error_text), 1);
+    check_text(l.error_text, "lockstep: rank 1 (process ");
+}
+
 static void a_stubborn_process_is_killed(void **state)
 {
     (void)state;
     launcher l;
-    int pid;
-    char text[100];
-    start(&l, 2, false, "stubborn", NULL);
-    wait_for_reports(&l, 2);
-    get_report(&l, 0, 0, &pid, text, sizeof text);
-    CHECK_INT(kill(pid, SIGKILL), 0);
-    CHECK_INT(finish(&l), 1);
-    CHECK_INT(n_lines(l.error_text), 1);
-
+    for (int gently = 0; gently < 2; gently++) {
+        int pid;
+        char text[100];
+        start(&l, 2, gently, "stubborn", NULL);
+        wait_for_reports(&l, 2);
+        get_report(&l, 0, 0, &pid, text, sizeof text);
+        CHECK_INT(kill(pid, SIGKILL), 0);
+        CHECK_INT(finish(&l), 1);
+        CHECK_INT(n_lines(l.error_text), 1);
+    }
     start(&l, 2, false, "stubborn", NULL);
     wait_for_reports(&l, 2);
     CHECK_INT(kill(l.pid, SIGHUP), 0);
@@ -552,6 +585,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(exit_codes_are_told),
         cmocka_unit_test(one_that_fails_ends_the_others),
         cmocka_unit_test(a_killed_process_is_named_with_its_number),
+        cmocka_unit_test(of_failures_seen_together_a_signal_is_the_cause),
         cmocka_unit_test(a_stubborn_process_is_killed),
         cmocka_unit_test(a_program_that_cannot_be_run_is_told),
         cmocka_unit_test(arguments_are_checked),
