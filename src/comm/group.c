@@ -71,10 +71,12 @@ int lks_group_size(const lks_group *group)
     return group->size;
 }
 
-/* Keeps the first failure that the members share. Bad arguments and lack of memory leave the group usable. */
+/* Keeps the first failure that the members share. After any other one (bad arguments, lack of memory, which
+ * all are told alike) the group goes on. */
 static lks_status keep_failure(lks_group *group, lks_status status)
 {
-    if (status == LKS_OK || status == LKS_E_ARG || status == LKS_E_NOMEM)
+    if (status != LKS_E_PEER && status != LKS_E_TIMEOUT && status != LKS_E_MISMATCH &&
+        status != LKS_E_INTERNAL)
         return status;
     group->failure = status;
     snprintf(group->failure_text, sizeof group->failure_text, "%s", lks_error_message());
