@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/machine.h"
 #include "launch/processes.h"
@@ -65,16 +66,23 @@ static void end_after_death(watch_state *watch)
     end_within(watch, watch->stop_gently ? DEATH_GRACE_NS : END_GRACE_NS);
 }
 
+/* What a message starts with: on a terminal a process may have left half a line, a progress bar for one, to
+ * which the terminal adds "^C". */
+static const char *at_line_start(void)
+{
+    return isatty(STDERR_FILENO) == 1 ? "\r\033[K" : "";
+}
+
 static void describe(int rank, pid_t pid, int status)
 {
     if (WIFEXITED(status)) {
-        fprintf(stderr, "lockstep: rank %d (process %d) ended with exit code %d\n", rank, (int)pid,
-                WEXITSTATUS(status));
+        fprintf(stderr, "%slockstep: rank %d (process %d) ended with exit code %d\n", at_line_start(), rank,
+                (int)pid, WEXITSTATUS(status));
         return;
     }
     const char *name = sigabbrev_np(WTERMSIG(status));
-    fprintf(stderr, "lockstep: rank %d (process %d) was killed by signal %d%s%s%s\n", rank, (int)pid,
-            WTERMSIG(status), name ? " (SIG" : "", name ? name : "", name ? ")" : "");
+    fprintf(stderr, "%slockstep: rank %d (process %d) was killed by signal %d%s%s%s\n", at_line_start(), rank,
+            (int)pid, WTERMSIG(status), name ? " (SIG" : "", name ? name : "", name ? ")" : "");
 }
 
 static void blame(watch_state *watch)
@@ -169,7 +177,8 @@ static void stop(watch_state *watch, int signal, bool from_terminal)
             lks__processes_signal(watch->processes, signal);
         end_within(watch, END_GRACE_NS);
     } else if (first) {
-        fprintf(stderr, "lockstep: stopping after this step; press Ctrl-C again to kill\n");
+        fprintf(stderr, "%slockstep: stopping after this step; press Ctrl-C again to kill\n",
+                at_line_start());
         lks__processes_signal(watch->processes, SIGTERM);
     } else {
         end_within(watch, 0);
