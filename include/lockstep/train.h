@@ -112,10 +112,15 @@ typedef struct lks_train_options {
     void *progress_context;
 } lks_train_options;
 
-/** Everything that can be refused about a config before any process starts: plan, run directory, init file.
- *  Returns: LKS_OK; a status with exit code 2. Writes nothing. */
+/** Everything that can be refused about a config before any process starts: plan, number of processes,
+ * launcher, run directory, init file. Returns: LKS_OK; a status with exit code 2. Writes nothing. */
 LKS_API lks_status lks_train_check(const lks_config *config, int processes, const lks_train_options *options,
                                    lks_plan *out) LKS_MUST_USE;
+
+/** Joins the group that the environment describes (lks_group_config_from_env), with the config's
+ * comm.timeout.
+ *  Collective. Returns: as lks_group_config_from_env and lks_group_create. */
+LKS_API lks_status lks_train_join(const lks_config *config, lks_group **out) LKS_MUST_USE;
 
 /** Trains what the config says as one member of the group. Collective. Returns: as lks_trainer_create and
  * _run. */

@@ -94,7 +94,8 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     r->epoch_samples += step->samples;
     r->epoch_loss_sum += step->loss_sum;
     r->result.train_loss = r->epoch_loss_sum / (double)r->epoch_samples;
-    r->result.stop_signal = step->stop_signal;
+    if (r->position.step < t->config.plan->total_steps)
+        r->result.stop_signal = step->stop_signal;
     if (with_metrics)
         log_step(t, r, step);
     return LKS_OK;

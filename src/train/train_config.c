@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "comm/collective.h"
 #include "conf/settings.h"
 #include "data/dataset_files.h"
 #include "plan/plan_config.h"
@@ -20,11 +21,34 @@ lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out
     return lks_plan_create(&plan, out);
 }
 
+lks_status lks_train_join(const lks_config *config, lks_group **out)
+{
+    *out = NULL;
+    lks_group_config group;
+    lks_status status = lks_group_config_from_env(&group);
+    if (status != LKS_OK)
+        return status;
+    group.timeout_s = lks__config_settings(config)->comm_timeout_s;
+    return lks_group_create(&group, out);
+}
+
+/* Can these processes be started and form a group? */
+static lks_status check_processes(int64_t processes)
+{
+    lks_group_config ignored;
+    if (processes > LKS__MAX_MEMBERS)
+        return lks__fail(LKS_E_ARG, "%lld processes are more than can work together; %d can",
+                         (long long)processes, LKS__MAX_MEMBERS);
+    return lks_group_config_from_env(&ignored); /* refuses processes of an MPI launcher */
+}
+
 lks_status lks_train_check(const lks_config *config, int processes, const lks_train_options *options,
                            lks_plan *out)
 {
     lks_plan plan;
     lks_status status = lks_train_plan(config, processes, &plan);
+    if (status == LKS_OK)
+        status = check_processes(plan.processes);
     if (status == LKS_OK)
         status = lks__run_dir_check(lks__config_settings(config)->output, options->overwrite);
     if (status == LKS_OK && options->init_path != NULL) {
