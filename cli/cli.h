@@ -84,4 +84,7 @@ int cli_bad_input(const char *format, ...) LKS_PRINTF(1, 2);
 /** Prints to stdout. Returns the exit code: 0, or 1 when it could not be written (told on stderr). */
 int cli_print(const char *format, ...) LKS_PRINTF(1, 2);
 
+/** Writes out what stdout still holds. Returns as cli_print, for all that was printed so far. */
+int cli_flush(void);
+
 #endif

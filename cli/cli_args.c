@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -43,11 +44,18 @@ int cli_print(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    int written = vprintf(format, args);
+    vprintf(format, args);
     va_end(args);
-    if (written >= 0 && fflush(stdout) == 0)
+    return cli_flush();
+}
+
+int cli_flush(void)
+{
+    errno = 0; /* the failure may be an earlier one */
+    if (fflush(stdout) == 0 && !ferror(stdout))
         return 0;
-    perror("lockstep: writing to standard output failed");
+    fprintf(stderr, "lockstep: writing to standard output failed%s%s\n", errno != 0 ? ": " : "",
+            errno != 0 ? strerror(errno) : "");
     return 1;
 }
 

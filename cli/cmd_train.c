@@ -51,49 +51,47 @@ static void handle(int number, void (*handler)(int))
     sigaction(number, &action, NULL);
 }
 
+static bool launched_by_us(void)
+{
+    return getenv("LOCKSTEP_GROUP_FD") != NULL;
+}
+
 /* Under our launcher a terminal's Ctrl-C, which reaches every process, is the launcher's to decide; a process
  * on its own or under another launcher decides itself. */
 static void handle_signals(void)
 {
-    bool launched_by_us = getenv("LOCKSTEP_GROUP_FD") != NULL;
     handle(SIGTERM, on_stop);
-    handle(SIGINT, launched_by_us ? SIG_IGN : on_stop);
-    handle(SIGHUP, launched_by_us ? SIG_IGN : on_stop);
+    handle(SIGINT, launched_by_us() ? SIG_IGN : on_stop);
+    handle(SIGHUP, launched_by_us() ? SIG_IGN : on_stop);
     handle(SIGPIPE, SIG_IGN);
 }
 
-static lks_status join(lks_group **out)
-{
-    lks_group_config config;
-    lks_status status = lks_group_config_from_env(&config);
-    return status == LKS_OK ? lks_group_create(&config, out) : status;
-}
-
-static lks_status print_result(const lks_train_result *result, const lks_plan *plan, double seconds,
-                               bool json)
+static int print_result(const lks_train_result *result, const lks_plan *plan, double seconds, bool json)
 {
     if (!json) {
-        progress_print_result(result, plan, seconds);
-        return LKS_OK;
+        progress_print_result(result, seconds);
+        return cli_flush();
     }
     char *text;
     lks_status status = lks_train_result_to_json(result, plan, seconds, &text);
-    if (status == LKS_OK) {
-        printf("%s\n", text);
-        free(text);
-    }
-    return status;
-}
-
-/* One process's work. */
-static int work(const lks_config *config, const cli_args *args, int64_t start_ns)
-{
-    handle_signals();
-    lks_group *group;
-    lks_status status = join(&group);
     if (status != LKS_OK)
         return cli_fail(status);
+    int exit_code = cli_print("%s\n", text);
+    free(text);
+    return exit_code;
+}
 
+/* Once is enough for what every member meets alike: wrong input, a loss that is not finite, and, when our
+ * launcher names the one that is to blame, the end of another member. */
+static bool is_told_by_rank_0(lks_status status)
+{
+    return lks_status_exit_code(status) == CLI_BAD_INPUT || status == LKS_E_NOT_FINITE ||
+           (status == LKS_E_PEER && launched_by_us());
+}
+
+/* What one member of the group does. Returns the exit code. */
+static int train(const lks_config *config, const cli_args *args, lks_group *group, int64_t start_ns)
+{
     int rank = lks_group_rank(group);
     lks_plan plan;
     lks_train_result result;
@@ -105,31 +103,46 @@ static int work(const lks_config *config, const cli_args *args, int64_t start_ns
         options.progress = progress_update;
         options.progress_context = &screen;
     }
-    status = lks_train_plan(config, lks_group_size(group), &plan);
+    lks_status status = lks_train_plan(config, lks_group_size(group), &plan);
     if (status == LKS_OK && rank == 0)
         status = progress_print_plan(&screen, &plan);
     if (status == LKS_OK)
         status = lks_train(config, group, &options, &result);
     progress_end(&screen);
-    if (status == LKS_OK && rank == 0)
-        status = print_result(&result, &plan, lks__seconds_since(start_ns), args->json);
+    if (status != LKS_OK)
+        return rank == 0 || !is_told_by_rank_0(status) ? cli_fail(status) : lks_status_exit_code(status);
+
+    int exit_code = 0;
+    if (rank == 0 && result.stop_signal != 0)
+        fprintf(stderr,
+                "lockstep: stopped by a signal after %lld of %lld steps; %s/checkpoints has a checkpoint\n",
+                (long long)result.steps, (long long)plan.total_steps, lks_config_get(config, "output"));
+    if (rank == 0)
+        exit_code = print_result(&result, &plan, lks__seconds_since(start_ns), args->json);
+    return result.stop_signal != 0 ? 128 + result.stop_signal : exit_code;
+}
+
+/* One process's work. */
+static int work(const lks_config *config, const cli_args *args, int64_t start_ns)
+{
+    handle_signals();
+    lks_group *group;
+    lks_status status = lks_train_join(config, &group);
+    if (status != LKS_OK)
+        return cli_fail(status);
+    int exit_code = train(config, args, group, start_ns);
     lks_group_destroy(group);
-    if (status == LKS_OK)
-        return result.stop_signal != 0 ? 128 + result.stop_signal : 0;
-    /* what is wrong with the input is wrong on every member: once is enough */
-    bool tell = rank == 0 || lks_status_exit_code(status) != CLI_BAD_INPUT;
-    return tell ? cli_fail(status) : lks_status_exit_code(status);
+    return exit_code;
 }
 
 /* This command line without -n, for the processes. */
 static int launch(const cli_args *args, int64_t processes)
 {
-    enum { FIXED = 10 };
+    enum { FIXED = 11 };
     const char *argv[FIXED + CLI_MAX_OVERRIDES];
     int n = 0;
     argv[n++] = "/proc/self/exe";
     argv[n++] = "train";
-    argv[n++] = args->config;
     if (args->json)
         argv[n++] = "--json";
     if (args->overwrite)
@@ -138,12 +151,14 @@ static int launch(const cli_args *args, int64_t processes)
         argv[n++] = "--init";
         argv[n++] = args->init;
     }
-    for (int i = 0; i < args->n_overrides; i++)
-        argv[n++] = args->overrides[i];
     if (args->output != NULL) {
         argv[n++] = "--output";
         argv[n++] = args->output;
     }
+    argv[n++] = "--";
+    argv[n++] = args->config;
+    for (int i = 0; i < args->n_overrides; i++)
+        argv[n++] = args->overrides[i];
     argv[n] = NULL;
 
     lks__launch_config config = {.processes = (int)processes, .argv = argv, .stop_gently = true};
@@ -161,6 +176,8 @@ static int start(const lks_config *config, const cli_args *args, int64_t start_n
     lks_status status = lks_train_check(config, args->processes, &options, &plan);
     if (status != LKS_OK)
         return cli_fail(status);
+    if (plan.processes_chosen && lks_config_get(config, "world")[0] == '\0')
+        fprintf(stderr, "hint: this run has one process; -n N trains on N\n");
     return plan.processes == 1 ? work(config, args, start_ns) : launch(args, plan.processes);
 }
 

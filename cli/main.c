@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,8 +96,19 @@ static int cmd_help(int argc, char **argv)
     return asked->run(2, arguments);
 }
 
+/* A standard descriptor that is closed would be given to the next file that is opened, and messages would
+ * land in it. These fail as a closed one does: the mode is the wrong one. */
+static void fill_standard_descriptors(void)
+{
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY};
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            (void)open("/dev/null", modes[fd]); /* gives the lowest free one: fd */
+}
+
 int main(int argc, char **argv)
 {
+    fill_standard_descriptors();
     if (argc < 2)
         return cli_bad_input("a command is missing\nhint: lockstep --help lists the commands");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)

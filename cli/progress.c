@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/machine.h"
@@ -12,7 +13,7 @@
 #define REDRAW_NS INT64_C(100000000)  /* bar */
 #define LINE_NS   INT64_C(5000000000) /* plain lines, where there is no terminal */
 
-enum { BAR_CELLS = 24 };
+enum { BAR_CELLS = 24, LEAST_CELLS = 10, DEFAULT_COLUMNS = 80 };
 
 void progress_init(progress *p, FILE *out)
 {
@@ -55,20 +56,54 @@ static const char *grouped(double value, char text[32])
     return text;
 }
 
+static int terminal_columns(void)
+{
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : DEFAULT_COLUMNS;
+}
+
+/* "[=====.....]" of `cells` cells; "" of none. */
+static const char *bar_of(int64_t part, int64_t whole, int cells, char text[BAR_CELLS + 3])
+{
+    if (cells == 0)
+        return "";
+    text[0] = '[';
+    memset(text + 1, '.', (size_t)cells);
+    memset(text + 1, '=', (size_t)(part * cells / whole));
+    text[1 + cells] = ']';
+    text[2 + cells] = '\0';
+    return text;
+}
+
+static int64_t seconds_left(const progress *p, const lks_train_progress *u)
+{
+    if (!(u->samples_per_second > 0))
+        return 0;
+    double samples_per_step = (double)u->samples / (double)u->step;
+    return (int64_t)((double)(p->total_steps - u->step) * samples_per_step / u->samples_per_second);
+}
+
+/* The bar takes what the numbers leave of the line; where that is little, the count of steps goes, which the
+ * bar shows too. A line never fills the last column: the cursor behind it would wrap. */
 static void draw_bar(progress *p, const lks_train_progress *u)
 {
-    char bar[BAR_CELLS + 1], rate[32];
-    int64_t filled = u->step_in_epoch * BAR_CELLS / p->steps_per_epoch;
-    memset(bar, '.', BAR_CELLS);
-    memset(bar, '=', (size_t)filled);
-    bar[BAR_CELLS] = '\0';
-    int64_t left = (int64_t)((double)(p->total_steps - u->step) * (double)u->samples / (double)u->step /
-                             u->samples_per_second);
-    fprintf(stderr,
-            "\repoch %" PRId64 "/%.0f [%s] %" PRId64 "/%" PRId64
-            "  loss %.4f  lr %.4g  %s samples/s  %" PRId64 ":%02" PRId64 " left\033[K",
-            u->epoch + 1, ceil(p->epochs), bar, u->step_in_epoch, p->steps_per_epoch, u->loss, u->lr,
-            grouped(u->samples_per_second, rate), left / 60, left % 60);
+    char epoch[48], count[48], numbers[128], bar[BAR_CELLS + 3], rate[32], line[320];
+    int64_t left = seconds_left(p, u);
+    int room = terminal_columns() - 1, cells = room - 2;
+    cells -= snprintf(epoch, sizeof epoch, "epoch %" PRId64 "/%.0f ", u->epoch + 1, ceil(p->epochs));
+    cells -= snprintf(numbers, sizeof numbers,
+                      "  loss %.4f  lr %.4g  %s samples/s  %" PRId64 ":%02" PRId64 " left", u->loss, u->lr,
+                      grouped(u->samples_per_second, rate), left / 60, left % 60);
+    int count_length = snprintf(count, sizeof count, " %" PRId64 "/%" PRId64, u->step_in_epoch,
+                                p->steps_per_epoch);
+    if (cells - count_length >= LEAST_CELLS)
+        cells -= count_length;
+    else
+        count[0] = '\0';
+    cells = cells < 0 ? 0 : cells > BAR_CELLS ? BAR_CELLS : cells;
+    snprintf(line, sizeof line, "%s%s%s%s", epoch, bar_of(u->step_in_epoch, p->steps_per_epoch, cells, bar),
+             count, numbers);
+    fprintf(stderr, "\r%.*s\033[K", room, line);
     fflush(stderr);
     p->line_open = true;
 }
@@ -128,12 +163,9 @@ static void print_times(const lks_train_times *times)
                sum > 0 ? 100 * rows[i].seconds / sum : 0);
 }
 
-void progress_print_result(const lks_train_result *result, const lks_plan *plan, double seconds)
+void progress_print_result(const lks_train_result *result, double seconds)
 {
     char rate[32], parameters[32], steps[32];
-    if (result->stop_signal != 0)
-        printf("\nstopped by a signal after %s of %" PRId64 " steps\n", grouped((double)result->steps, steps),
-               plan->total_steps);
     printf("\nresult after %s steps (%.4g epochs)\n", grouped((double)result->steps, steps), result->epochs);
     printf("  %-20s %.4f\n", "train loss", result->train_loss);
     if (!isnan(result->test_accuracy)) {
@@ -145,5 +177,4 @@ void progress_print_result(const lks_train_result *result, const lks_plan *plan,
     printf("  %-20s %s (hash %016" PRIx64 ")\n", "parameters",
            grouped((double)result->parameters, parameters), result->parameters_hash);
     print_times(&result->times);
-    fflush(stdout);
 }

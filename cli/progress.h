@@ -32,6 +32,6 @@ void progress_update(void *context, const lks_train_progress *update);
 void progress_end(progress *p);
 
 /** Final loss, accuracy, samples per second, and where the time went. */
-void progress_print_result(const lks_train_result *result, const lks_plan *plan, double seconds);
+void progress_print_result(const lks_train_result *result, double seconds);
 
 #endif
