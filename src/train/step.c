@@ -80,6 +80,8 @@ static double norm_of(const lks_trainer *t)
 static lks_status check_finite(const lks__position *position, const lks__step_result *result, bool with_norm)
 {
     double loss = result->loss_sum / (double)result->samples;
+    if (isnan(loss))
+        loss = NAN; /* one without a sign, for the message */
     bool gradient_ok = !with_norm || isfinite(result->grad_norm);
     if (isfinite(loss) && gradient_ok)
         return LKS_OK;
