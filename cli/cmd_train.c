@@ -51,6 +51,14 @@ static void handle(int number, void (*handler)(int))
     sigaction(number, &action, NULL);
 }
 
+/* What nohup or a shell's & has switched off stays off. */
+static void handle_unless_ignored(int number)
+{
+    struct sigaction inherited;
+    if (sigaction(number, NULL, &inherited) == 0 && inherited.sa_handler != SIG_IGN)
+        handle(number, on_stop);
+}
+
 static bool launched_by_us(void)
 {
     return getenv("LOCKSTEP_GROUP_FD") != NULL;
@@ -60,10 +68,16 @@ static bool launched_by_us(void)
  * on its own or under another launcher decides itself. */
 static void handle_signals(void)
 {
-    handle(SIGTERM, on_stop);
-    handle(SIGINT, launched_by_us() ? SIG_IGN : on_stop);
-    handle(SIGHUP, launched_by_us() ? SIG_IGN : on_stop);
     handle(SIGPIPE, SIG_IGN);
+    if (launched_by_us()) {
+        handle(SIGTERM, on_stop);
+        handle(SIGINT, SIG_IGN);
+        handle(SIGHUP, SIG_IGN);
+    } else {
+        handle_unless_ignored(SIGTERM);
+        handle_unless_ignored(SIGINT);
+        handle_unless_ignored(SIGHUP);
+    }
 }
 
 static int print_result(const lks_train_result *result, const lks_plan *plan, double seconds, bool json)
