@@ -1,0 +1,61 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# A run that goes on for hours is stopped by a signal: it says so, leaves a checkpoint that another run can start from, and
+# ends with 128 + the signal's number. Where there is no terminal, its progress is a line every few seconds.
+. "$(dirname "$0")/cli_test.sh"
+
+# start NAME PROCESSES [COMMAND ...]: a run in the background, behind that command; leaves $pid and $run, its folder
+start() {
+    run=$work/$1
+    processes=$2
+    shift 2
+    "$@" "$lockstep" train examples/digits.yaml -n "$processes" epochs=auto steps=1000000000 --output "$run" \
+        >"$run.out" 2>"$run.err" &
+    pid=$!
+}
+
+is_training() {
+    [ -s "$run/metrics.jsonl" ]
+}
+
+# A plain line every few seconds.
+has_line() {
+    grep -q '^step [0-9]*/1000000000  loss [0-9.]*  lr [0-9.e-]*  [0-9,]* samples/s$' "$run.err"
+}
+
+# stop WHEN SIGNAL CODE: once WHEN has come true, the signal ends the run with that exit code and a usable checkpoint
+stop() {
+    until "$1"; do sleep 0.05; done
+    kill -"$2" $pid
+    code=0
+    wait $pid || code=$?
+    [ $code = "$3" ] || fail "$run, SIG$2: exit code $code, not $3"
+
+    steps=$(sed -n 's/^lockstep: stopped by a signal after \([0-9]*\) of 1000000000 steps; .* has a checkpoint$/\1/p' "$run.err")
+    [ -n "$steps" ] || fail "$run does not say where it stopped"
+    checkpoint=$run/checkpoints/step-$(printf %08d "$steps").safetensors
+    [ "$run/checkpoints/$(ls "$run/checkpoints")" = "$checkpoint" ] || fail "no $checkpoint"
+    [ ! -e "$run/model.safetensors" ] || fail "$run has a model, though it was stopped"
+    grep -q '^result after ' "$run.out" || fail "$run: no result"
+    "$lockstep" train examples/digits.yaml -n 2 epochs=1 --init "$checkpoint" --output "$run-on" >"$run-on.out" \
+        2>"$run-on.err" || fail "$checkpoint is no start for another run: exit code $?"
+}
+
+# Shells start background jobs with SIGINT ignored; env gives it back.
+start two-term 2 env
+stop has_line TERM 143
+start two-int 2 env --default-signal=INT
+stop is_training INT 130
+start one-term 1 env
+stop is_training TERM 143
+start one-int 1 env --default-signal=INT
+stop is_training INT 130
+
+# What is ignored stays ignored, as behind nohup.
+for n in 1 2; do
+    start nohup-$n $n env --ignore-signal=HUP
+    until is_training; do sleep 0.05; done
+    kill -HUP $pid
+    kill -INT $pid
+    stop is_training TERM 143
+done
