@@ -105,7 +105,7 @@ static void the_run_directory_has_the_same_plan(void **state)
     json_decref(plan);
 }
 
-/* Linear warm-up from the base rate over samples, then a cosine over what is left (docs/numerics.md). */
+/* Linear warm-up from the base rate over samples, then a cosine over what is left (lr.schedule). */
 static double expected_lr(double samples_before)
 {
     const double all = EPOCHS * TRAIN_SAMPLES, warmup = warmup_epochs * TRAIN_SAMPLES;
