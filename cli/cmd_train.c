@@ -61,7 +61,7 @@ static void handle_unless_ignored(int number)
 
 static bool launched_by_us(void)
 {
-    return getenv("LOCKSTEP_GROUP_FD") != NULL;
+    return getenv(LKS__STOP_VARIABLE) != NULL;
 }
 
 /* Under our launcher a terminal's Ctrl-C, which reaches every process, is the launcher's to decide; a process

@@ -8,6 +8,11 @@
 
 #include <lockstep/status.h>
 
+/** Set to "gentle" for processes that are launched with stop_gently, else unset: only SIGTERM asks such a
+ * process to stop, and a terminal's SIGINT and SIGHUP, which reach every process, are its launcher's to
+ * decide. */
+#define LKS__STOP_VARIABLE "LOCKSTEP_STOP"
+
 typedef struct lks__launch_config {
     int processes;           /* N >= 1 */
     const char *const *argv; /* program and arguments, NULL-terminated; found through PATH */
@@ -17,10 +22,11 @@ typedef struct lks__launch_config {
 } lks__launch_config;
 
 /** Starts N copies with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
- * OMP_NUM_THREADS (1, when not set) and LOCKSTEP_GROUP_FD set, and returns when all have ended. When one
- * fails the others are ended.
+ * OMP_NUM_THREADS (1, when not set) and LOCKSTEP_GROUP_FD set (and LKS__STOP_VARIABLE, as stop_gently says),
+ * and returns when all have ended. When one fails the others are ended.
  *
- * No process outlives this one: they die with it, even by SIGKILL.
+ * None of the N processes outlives this one: they die with it, even by SIGKILL. What they have started
+ * themselves is theirs to end.
  * out: the exit code to end with: 0 when all ended with 0; 2 when every process ended with 2 (bad input:
  * already told); 128 + n when ended by signal n; else 1. Returns: LKS_OK when the processes were started,
  * however they ended (a failure is described on stderr: rank, pid, exit code or signal); LKS_E_NOT_FOUND (no

@@ -51,13 +51,19 @@ static bool set_number(const char *name, int value)
     return setenv(name, text, 1) == 0;
 }
 
+/* Told by the launcher that the program's processes have, never by one further up. */
+static bool set_stop(bool gently)
+{
+    return (gently ? setenv(LKS__STOP_VARIABLE, "gentle", 1) : unsetenv(LKS__STOP_VARIABLE)) == 0;
+}
+
 static bool set_environment(const start_state *start, int rank)
 {
     int n = start->config->processes;
     return set_number("RANK", rank) && set_number("WORLD_SIZE", n) && set_number("LOCAL_RANK", rank) &&
            set_number("LOCAL_WORLD_SIZE", n) && setenv("MASTER_ADDR", "127.0.0.1", 1) == 0 &&
            set_number("MASTER_PORT", start->port) && set_number("LOCKSTEP_GROUP_FD", start->group_fd) &&
-           setenv("OMP_NUM_THREADS", "1", 0) == 0;
+           setenv("OMP_NUM_THREADS", "1", 0) == 0 && set_stop(start->config->stop_gently);
 }
 
 /* The new process: ties its life to the launcher's and becomes the program. */

@@ -73,11 +73,11 @@ static int play_variables(char **args)
 
     report("ready");
     report("WORLD_SIZE=%s LOCAL_RANK=%s LOCAL_WORLD_SIZE=%s MASTER_ADDR=%s MASTER_PORT=%s OMP_NUM_THREADS=%s "
-           "memory=%.7s inode=%llu bytes=%lld blocked=%d child_ignored=%d",
+           "LOCKSTEP_STOP=%s memory=%.7s inode=%llu bytes=%lld blocked=%d child_ignored=%d",
            variable("WORLD_SIZE"), variable("LOCAL_RANK"), variable("LOCAL_WORLD_SIZE"),
-           variable("MASTER_ADDR"), variable("MASTER_PORT"), variable("OMP_NUM_THREADS"), target,
-           (unsigned long long)info.st_ino, (long long)info.st_size, n_blocked,
-           on_child.sa_handler == SIG_IGN);
+           variable("MASTER_ADDR"), variable("MASTER_PORT"), variable("OMP_NUM_THREADS"),
+           variable("LOCKSTEP_STOP"), target, (unsigned long long)info.st_ino, (long long)info.st_size,
+           n_blocked, on_child.sa_handler == SIG_IGN);
     return 0;
 }
 

@@ -64,6 +64,7 @@ static void start_program(launcher *l, int n, bool gently, const char *const *ar
     CHECK_INT(pipe(reports), 0);
     CHECK_INT(pipe(errors), 0);
     l->pid = fork();
+    assert_true(l->pid >= 0); /* kill(-1) would reach everybody */
     if (l->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that has failed leaves nothing either */
         close(reports[0]);
@@ -173,15 +174,15 @@ static void set_odd_environment(void)
     unsetenv("OMP_NUM_THREADS");
     setenv("WORLD_SIZE", "77", 1);
     setenv("MASTER_PORT", "x", 1);
+    setenv("LOCKSTEP_STOP", "x", 1);
     signal(SIGCHLD, SIG_IGN); /* some parents do; children are waited for all the same */
 }
 
-static void each_process_gets_its_variables(void **state)
+static void check_variables(bool gently)
 {
-    (void)state;
     enum { N = 3 };
     launcher l;
-    start(&l, N, false, "variables", set_odd_environment);
+    start(&l, N, gently, "variables", set_odd_environment);
     CHECK_INT(finish(&l), 0);
     assert_string_equal(l.error_text, "");
     CHECK_INT(n_lines(l.report_text), 2 * N);
@@ -197,8 +198,9 @@ static void each_process_gets_its_variables(void **state)
         CHECK_INT(sscanf(strstr(text, "inode"), "inode=%llu", &its_inode), 1);
         snprintf(expected, sizeof expected,
                  "WORLD_SIZE=3 LOCAL_RANK=%d LOCAL_WORLD_SIZE=3 MASTER_ADDR=127.0.0.1 MASTER_PORT=%d "
-                 "OMP_NUM_THREADS=1 memory=/memfd: inode=%llu bytes=0 blocked=0 child_ignored=1",
-                 rank, its_port, its_inode);
+                 "OMP_NUM_THREADS=1 LOCKSTEP_STOP=%s memory=/memfd: inode=%llu bytes=0 blocked=0 "
+                 "child_ignored=1",
+                 rank, its_port, gently ? "gentle" : "(unset)", its_inode);
         assert_string_equal(text, expected);
         port = rank == 0 ? its_port : port;
         inode = rank == 0 ? its_inode : inode;
@@ -206,6 +208,13 @@ static void each_process_gets_its_variables(void **state)
         assert_true(its_inode == inode);
     }
     assert_true(is_free_port(port));
+}
+
+static void each_process_gets_its_variables(void **state)
+{
+    (void)state;
+    check_variables(false);
+    check_variables(true);
 }
 
 static void set_threads(void)
