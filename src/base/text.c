@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,30 @@ lks_status lks__text_take(lks__text *text, char **out)
     }
     *text = (lks__text){0};
     return ok ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
+}
+
+void lks__append(char *buffer, size_t capacity, const char *format, ...)
+{
+    size_t used = strlen(buffer);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(buffer + used, capacity - used, format, args);
+    va_end(args);
+}
+
+const char *lks__list_text(int64_t n, const int64_t *numbers, size_t capacity, char *out)
+{
+    out[0] = '\0';
+    lks__append(out, capacity, "[");
+    for (int64_t i = 0; i < n; i++)
+        lks__append(out, capacity, "%s%" PRId64, i > 0 ? ", " : "", numbers[i]);
+    lks__append(out, capacity, "]");
+    return out;
+}
+
+const char *lks__plural(int64_t n)
+{
+    return n == 1 ? "" : "s";
 }
 
 bool lks__parse_i64(const char *text, int64_t *out)

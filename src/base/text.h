@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** Text: a buffer that grows, strict numbers, and the nearest word. */
+/** Text: a buffer that grows and one that does not, strict numbers, and the nearest word. */
 #ifndef LKS_BASE_TEXT_H
 #define LKS_BASE_TEXT_H
 
@@ -23,6 +23,15 @@ void lks__text_add(lks__text *text, const char *format, ...) LKS_PRINTF(2, 3);
 /** Hands the text over: *out is for free(). The buffer is empty afterwards. Returns: LKS_OK; LKS_E_NOMEM
  * (*out NULL). */
 lks_status lks__text_take(lks__text *text, char **out) LKS_MUST_USE;
+
+/** Adds to the text in a buffer of `capacity` bytes; what does not fit is left out. */
+void lks__append(char *buffer, size_t capacity, const char *format, ...) LKS_PRINTF(3, 4);
+
+/** A shape, or another list, as text: "[512, 784]". Returns `out`. */
+const char *lks__list_text(int64_t n, const int64_t *numbers, size_t capacity, char *out);
+
+/** The plural's end: "2 workers". */
+const char *lks__plural(int64_t n);
 
 /** The whole of `text` as a number: no blanks, no rest, no overflow; f64 takes nan and inf too. */
 bool lks__parse_i64(const char *text, int64_t *out);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/text.h"
 
 static const struct {
     const char *name;
@@ -84,7 +85,7 @@ const char *lks__signature_text(lks__signature signature, char out[LKS__REQUEST_
         snprintf(out, LKS__REQUEST_TEXT_BYTES, "an unknown operation");
         return out;
     }
-    size_t used = (size_t)snprintf(out, LKS__REQUEST_TEXT_BYTES, "%s", collectives[collective].name);
+    snprintf(out, LKS__REQUEST_TEXT_BYTES, "%s", collectives[collective].name);
     const char *separator = "(";
     for (const char *argument = collectives[collective].arguments; *argument != '\0'; argument++) {
         char text[32];
@@ -96,10 +97,10 @@ const char *lks__signature_text(lks__signature signature, char out[LKS__REQUEST_
             snprintf(text, sizeof text, "%llu", (unsigned long long)signature.count);
         else
             snprintf(text, sizeof text, "root %u", (unsigned)(signature.what >> 32));
-        used += (size_t)snprintf(out + used, LKS__REQUEST_TEXT_BYTES - used, "%s%s", separator, text);
+        lks__append(out, LKS__REQUEST_TEXT_BYTES, "%s%s", separator, text);
         separator = ", ";
     }
     if (separator[0] == ',')
-        snprintf(out + used, LKS__REQUEST_TEXT_BYTES - used, ")");
+        lks__append(out, LKS__REQUEST_TEXT_BYTES, ")");
     return out;
 }

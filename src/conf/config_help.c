@@ -32,10 +32,8 @@ static void describe_optimizers(const lks__option *option, char *out, size_t byt
     if (option->optimizers == 0 || option->optimizers == all)
         return;
     for (const lks__choice *kind = kinds->choices; kind->name != NULL; kind++)
-        if (option->optimizers & 1u << kind->value) {
-            size_t used = strlen(out);
-            snprintf(out + used, bytes - used, "%s%s", used == 0 ? "" : ", ", kind->name);
-        }
+        if (option->optimizers & 1u << kind->value)
+            lks__append(out, bytes, "%s%s", out[0] == '\0' ? "" : ", ", kind->name);
 }
 
 /* "sgd only: momentum, in PyTorch's form" */

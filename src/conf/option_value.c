@@ -135,10 +135,8 @@ static void describe_choice(const lks__option *option, char *out)
 {
     const lks__choice *choices = option->choices;
     snprintf(out, LKS__ALLOWED_BYTES, "%s%s", choices[1].name ? "one of " : "", choices[0].name);
-    for (int i = 1; choices[i].name != NULL; i++) {
-        size_t used = strlen(out);
-        snprintf(out + used, LKS__ALLOWED_BYTES - used, ", %s", choices[i].name);
-    }
+    for (int i = 1; choices[i].name != NULL; i++)
+        lks__append(out, LKS__ALLOWED_BYTES, ", %s", choices[i].name);
 }
 
 static bool parse_choice(const lks__option *option, const char *text, lks__settings *out)
@@ -212,13 +210,7 @@ static void format_list(const lks__option *option, const lks__settings *settings
 {
     const int64_t *values = field_in(option, settings);
     int64_t n = *(const int64_t *)(const void *)((const char *)settings + option->count_offset);
-    snprintf(out, LKS__VALUE_BYTES, "[");
-    for (int64_t i = 0; i < n; i++) {
-        size_t used = strlen(out);
-        snprintf(out + used, LKS__VALUE_BYTES - used, "%s%lld", i == 0 ? "" : ", ", (long long)values[i]);
-    }
-    size_t used = strlen(out);
-    snprintf(out + used, LKS__VALUE_BYTES - used, "]");
+    lks__list_text(n, values, LKS__VALUE_BYTES, out);
 }
 
 /* --- true or false --- */

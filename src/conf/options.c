@@ -193,10 +193,8 @@ lks_status lks__option_unknown(const char *key)
     if (lks__option_is_group(key)) {
         char keys[400] = "";
         for (int i = 0; i < N_OPTIONS; i++)
-            if (is_in_group(&lks__options[i], key)) {
-                size_t used = strlen(keys);
-                snprintf(keys + used, sizeof keys - used, "%s%s", used == 0 ? "" : ", ", lks__options[i].key);
-            }
+            if (is_in_group(&lks__options[i], key))
+                lks__append(keys, sizeof keys, "%s%s", keys[0] == '\0' ? "" : ", ", lks__options[i].key);
         return lks__fail(LKS_E_ARG, "\"%s\" is a group of keys: %s", shown, keys);
     }
     const char *suggestion = meant(key);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "data/dataset_files.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,9 +36,9 @@ static lks_status check_pair(const lks__idx *images, const lks__idx *labels, int
         return lks__fail(LKS_E_FORMAT, "%s holds %lld images, but %s holds %lld labels", images->path,
                          (long long)images->dims[0], labels->path, (long long)labels->dims[0]);
     if (limit < 0 || limit > images->dims[0])
-        return lks__fail(
-            LKS_E_ARG, "limit is %lld, but %s holds %lld samples; allowed are 1 to %lld, or 0 for all",
-            (long long)limit, images->path, (long long)images->dims[0], (long long)images->dims[0]);
+        return lks__fail(LKS_E_ARG, "data.limit is %lld; %s holds %lld samples, so 1 to %lld are allowed",
+                         (long long)limit, images->path, (long long)images->dims[0],
+                         (long long)images->dims[0]);
     return LKS_OK;
 }
 
@@ -156,17 +155,7 @@ static lks_status add_fetch_hint(lks_status status, const char *directory)
     return status;
 }
 
-enum { SHAPE_TEXT_BYTES = 21 * LKS_MAX_DIMS };
-
-/* "28x28" */
-static const char *shape_text(const lks_dataset_info *info, char out[SHAPE_TEXT_BYTES])
-{
-    int length = 0;
-    for (int i = 0; i < info->n_dims; i++)
-        length += snprintf(out + length, (size_t)(SHAPE_TEXT_BYTES - length), i == 0 ? "%lld" : "x%lld",
-                           (long long)info->shape[i]);
-    return out;
-}
+enum { SHAPE_TEXT_BYTES = 24 * LKS_MAX_DIMS };
 
 static lks_status check_same_shape(const lks_dataset_info *train, const lks_dataset_info *test,
                                    const file_names *names)
@@ -176,7 +165,9 @@ static lks_status check_same_shape(const lks_dataset_info *train, const lks_data
         return LKS_OK;
     char train_shape[SHAPE_TEXT_BYTES], test_shape[SHAPE_TEXT_BYTES];
     return lks__fail(LKS_E_FORMAT, "%s holds images of %s, but %s of %s", names->train_images,
-                     shape_text(train, train_shape), names->test_images, shape_text(test, test_shape));
+                     lks__list_text(train->n_dims, train->shape, sizeof train_shape, train_shape),
+                     names->test_images,
+                     lks__list_text(test->n_dims, test->shape, sizeof test_shape, test_shape));
 }
 
 static lks_status check_no_further_classes(const lks_dataset_info *train, const lks_dataset_info *test,

@@ -2,9 +2,9 @@
 #include "nn/network.h"
 
 #include <omp.h>
-#include <stdio.h>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "nn/network_parts.h"
 
 int lks__network_enter(const lks__network *network)
@@ -81,10 +81,9 @@ static const lks__unit *find_units(const lks__network *network, int64_t batch)
 static lks_status fail_batch(const lks__network *network, int64_t batch)
 {
     char sizes[128] = "";
-    size_t at = 0;
-    for (int i = 0; i < network->n_batches && at < sizeof sizes; i++)
-        at += (size_t)snprintf(sizes + at, sizeof sizes - at, "%s%lld", i > 0 ? ", " : "",
-                               (long long)lks__network_units(network, i)->batch);
+    for (int i = 0; i < network->n_batches; i++)
+        lks__append(sizes, sizeof sizes, "%s%lld", i > 0 ? ", " : "",
+                    (long long)lks__network_units(network, i)->batch);
     return lks__fail(LKS_E_ARG, "the network is not compiled for batch size %lld, but for %s",
                      (long long)batch, sizes);
 }

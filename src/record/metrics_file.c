@@ -12,9 +12,10 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "record/write_file.h"
 
-enum { LINE_BYTES = 512 }; /* three integers, five numbers, and their keys, with room to spare */
+enum { LINE_BYTES = 512 }; /* three integers, six numbers, and their keys, with room to spare */
 
 typedef struct metric {
     const char *key;
@@ -98,17 +99,16 @@ static void add_line(lks__metrics_file *file, const char *line, size_t bytes)
 static void add_metrics(lks__metrics_file *file, const int64_t position[3], int n_metrics,
                         const metric *metrics)
 {
-    char line[LINE_BYTES];
-    size_t bytes = (size_t)snprintf(line, sizeof line,
-                                    "{\"step\": %" PRId64 ", \"samples\": %" PRId64 ", \"epoch\": %" PRId64,
-                                    position[0], position[1], position[2]);
+    char line[LINE_BYTES] = "";
+    lks__append(line, sizeof line, "{\"step\": %" PRId64 ", \"samples\": %" PRId64 ", \"epoch\": %" PRId64,
+                position[0], position[1], position[2]);
     for (int i = 0; i < n_metrics; i++) {
         char number[LKS__JSON_NUMBER_BYTES];
-        bytes += (size_t)snprintf(line + bytes, sizeof line - bytes, ", \"%s\": %s", metrics[i].key,
-                                  lks__json_number(metrics[i].value, number));
+        lks__append(line, sizeof line, ", \"%s\": %s", metrics[i].key,
+                    lks__json_number(metrics[i].value, number));
     }
-    bytes += (size_t)snprintf(line + bytes, sizeof line - bytes, "}\n");
-    add_line(file, line, bytes);
+    lks__append(line, sizeof line, "}\n");
+    add_line(file, line, strlen(line));
 }
 
 void lks__metrics_add_step(lks__metrics_file *file, const lks__step_metrics *m)
@@ -125,6 +125,7 @@ void lks__metrics_add_epoch(lks__metrics_file *file, const lks__epoch_metrics *m
 {
     const int64_t position[] = {m->step, m->samples, m->epoch};
     const metric metrics[] = {
+        {"epoch_samples", (double)m->epoch_samples},
         {"train_loss", m->train_loss},
         {"test_loss", m->test_loss},
         {"test_accuracy", m->test_accuracy},

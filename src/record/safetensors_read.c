@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "record/safetensors.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are read as they lie in the file");
@@ -316,16 +316,6 @@ static const tensor_entry *find(const lks__safetensors *file, const char *name)
     return NULL;
 }
 
-/* "[512, 784]" */
-static const char *shape_to_text(int n_dims, const int64_t *shape, char text[SHAPE_TEXT_BYTES])
-{
-    int n = snprintf(text, SHAPE_TEXT_BYTES, "[");
-    for (int i = 0; i < n_dims; i++)
-        n += snprintf(text + n, (size_t)(SHAPE_TEXT_BYTES - n), "%s%" PRId64, i > 0 ? ", " : "", shape[i]);
-    snprintf(text + n, (size_t)(SHAPE_TEXT_BYTES - n), "]");
-    return text;
-}
-
 static lks_status fail_missing(const lks__safetensors *file, const char *name)
 {
     if (file->n_tensors == 0)
@@ -354,7 +344,8 @@ static lks_status check_wanted(const lks__safetensors *file, const tensor_entry 
         return LKS_OK;
     char has[SHAPE_TEXT_BYTES], wanted[SHAPE_TEXT_BYTES];
     return lks__fail(LKS_E_FORMAT, "%s: tensor \"%s\" has shape %s; %s is wanted", file->path, entry->name,
-                     shape_to_text(entry->n_dims, entry->shape, has), shape_to_text(n_dims, shape, wanted));
+                     lks__list_text(entry->n_dims, entry->shape, sizeof has, has),
+                     lks__list_text(n_dims, shape, sizeof wanted, wanted));
 }
 
 lks_status lks__safetensors_read(const lks__safetensors *file, const char *name, int n_dims,

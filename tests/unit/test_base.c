@@ -103,6 +103,22 @@ static void text_grows(void **state)
     free(taken);
 }
 
+static void a_full_buffer_keeps_what_fits(void **state)
+{
+    (void)state;
+    char buffer[8] = "ab", list[40];
+    lks__append(buffer, sizeof buffer, "%d", 12345);
+    assert_string_equal(buffer, "ab12345");
+    lks__append(buffer, sizeof buffer, "more");
+    assert_string_equal(buffer, "ab12345");
+    assert_string_equal(lks__list_text(2, (int64_t[]){512, 784}, sizeof list, list), "[512, 784]");
+    assert_string_equal(lks__list_text(0, NULL, sizeof list, list), "[]");
+    assert_string_equal(lks__list_text(1, (int64_t[]){INT64_MIN}, sizeof list, list),
+                        "[-9223372036854775808]");
+    assert_string_equal(lks__plural(1), "");
+    assert_string_equal(lks__plural(0), "s");
+}
+
 /* Known answers: Random123's kat_vectors (zeros, ones, digits of pi); mt19937ar.out's generator with seed
  * 5489, whose 10,000th number the C++ standard gives ([rand.predef]). */
 static void generators_give_their_known_answers(void **state)
@@ -164,6 +180,7 @@ int main(void)
         cmocka_unit_test(numbers_are_parsed_strictly),
         cmocka_unit_test(the_nearest_word_is_found_when_it_is_near),
         cmocka_unit_test(text_grows),
+        cmocka_unit_test(a_full_buffer_keeps_what_fits),
         cmocka_unit_test(generators_give_their_known_answers),
         cmocka_unit_test(the_tree_splits_at_the_largest_power_of_two),
         cmocka_unit_test(the_machine_has_cores_memory_and_a_clock),

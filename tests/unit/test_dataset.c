@@ -256,10 +256,10 @@ static void a_limit_takes_the_first_samples_and_keeps_the_classes(void **state)
     lks_dataset_destroy(test);
 
     settings.data_limit = 21;
-    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_ARG, "limit is 21, but ");
-    expect_refused(&settings, LKS_E_ARG, "train-images-idx3-ubyte holds 20 samples; allowed are 1 to 20");
+    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_ARG, "data.limit is 21; ");
+    expect_refused(&settings, LKS_E_ARG, "train-images-idx3-ubyte holds 20 samples, so 1 to 20 are allowed");
     settings.data_limit = -1;
-    expect_refused(&settings, LKS_E_ARG, "limit is -1, but ");
+    expect_refused(&settings, LKS_E_ARG, "data.limit is -1; ");
     empty_folder();
 }
 
@@ -272,8 +272,8 @@ static void files_that_do_not_fit_are_refused(void **state)
     write_four_files();
     content file = images_of(6, 5, 4);
     write_file("t10k-images-idx3-ubyte", &file);
-    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_FORMAT, "holds images of 4x5, but ");
-    expect_refused(&settings, LKS_E_FORMAT, "t10k-images-idx3-ubyte of 5x4");
+    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_FORMAT, "holds images of [4, 5], but ");
+    expect_refused(&settings, LKS_E_FORMAT, "t10k-images-idx3-ubyte of [5, 4]");
 
     write_four_files();
     file = labels_of(6, 5);

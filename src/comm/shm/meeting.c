@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/machine.h"
+#include "base/text.h"
 #include "comm/shm/meeting.h"
 #include "comm/shm/shm_control.h"
 #include "comm/shm/shm_wait.h"
@@ -128,11 +129,9 @@ static void forget_gone(host *self)
 static lks_status fail_missing(const host *self)
 {
     char missing[LKS__MEETING_TEXT_BYTES / 2] = "";
-    size_t used = 0;
-    for (int r = 1; r < self->config->size && used < sizeof missing; r++)
+    for (int r = 1; r < self->config->size; r++)
         if (self->fds[r].fd < 0)
-            used += (size_t)snprintf(missing + used, sizeof missing - used, "%srank %d", used > 0 ? ", " : "",
-                                     r);
+            lks__append(missing, sizeof missing, "%srank %d", missing[0] != '\0' ? ", " : "", r);
     return lks__fail(LKS_E_TIMEOUT, "rank 0 waited %g s at %s for %s", self->config->timeout_s,
                      self->place->name, missing);
 }

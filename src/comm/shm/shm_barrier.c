@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/machine.h"
+#include "base/text.h"
 #include "comm/shm/shm_member.h"
 #include "comm/shm/shm_wait.h"
 
@@ -18,13 +19,6 @@ enum {
 };
 
 /* ---- texts ---- */
-
-static size_t append(char *text, size_t used, size_t capacity, const char *a, const char *b)
-{
-    if (used < capacity)
-        used += (size_t)snprintf(text + used, capacity - used, "%s%s", a, b);
-    return used;
-}
 
 static lks__signature signature_of(const lks__shm_member *self, int rank)
 {
@@ -43,8 +37,8 @@ static bool same(lks__signature a, lks__signature b)
  */
 static void describe_mismatch(const lks__shm_member *self, char *text, size_t capacity)
 {
-    size_t used = 0;
     const char *separator = "";
+    text[0] = '\0';
     for (int r = 0; r < self->group.size; r++) {
         lks__signature signature = signature_of(self, r);
         int first = 0;
@@ -53,13 +47,11 @@ static void describe_mismatch(const lks__shm_member *self, char *text, size_t ca
         if (first < r)
             continue; /* told with the first that posted it */
         for (int other = r; other < self->group.size; other++) {
-            char who[LKS__WHO_BYTES];
             if (same(signature_of(self, other), signature))
-                used = append(text, used, capacity, other == r ? separator : ", ",
-                              (snprintf(who, sizeof who, "rank %d", other), who));
+                lks__append(text, capacity, "%srank %d", other == r ? separator : ", ", other);
         }
         char operation[LKS__REQUEST_TEXT_BYTES];
-        used = append(text, used, capacity, ": ", lks__signature_text(signature, operation));
+        lks__append(text, capacity, ": %s", lks__signature_text(signature, operation));
         separator = "; ";
     }
 }
@@ -67,7 +59,7 @@ static void describe_mismatch(const lks__shm_member *self, char *text, size_t ca
 /* "rank 2 (process 7), last in barrier; rank 3, not there yet": those who have come to fewer barriers. */
 static void describe_missing(const lks__shm_member *self, char *text, size_t capacity)
 {
-    size_t used = 0;
+    text[0] = '\0';
     uint64_t own = atomic_load_explicit(&lks__shm_slot_of(self, self->group.rank)->arrivals,
                                         memory_order_relaxed);
     for (int r = 0; r < self->group.size; r++) {
@@ -78,15 +70,16 @@ static void describe_missing(const lks__shm_member *self, char *text, size_t cap
         char who[LKS__WHO_BYTES], operation[LKS__REQUEST_TEXT_BYTES];
         snprintf(who, sizeof who, "rank %d", r);
         bool joined = atomic_load_explicit(&slot->state, memory_order_relaxed) != LKS__SHM_ABSENT;
-        used = append(text, used, capacity, used > 0 ? "; " : "", joined ? lks__shm_who(self, r, who) : who);
+        lks__append(text, capacity, "%s%s", text[0] != '\0' ? "; " : "",
+                    joined ? lks__shm_who(self, r, who) : who);
         if (arrivals > 0)
-            used = append(text, used, capacity, ", last seen in ",
-                          lks__signature_text(signature_of(self, r), operation));
+            lks__append(text, capacity, ", last seen in %s",
+                        lks__signature_text(signature_of(self, r), operation));
         else
-            used = append(text, used, capacity, ", which has not joined", "");
+            lks__append(text, capacity, ", which has not joined");
     }
-    if (used == 0) /* they came between our last look and this one */
-        append(text, used, capacity, "members that came too late", "");
+    if (text[0] == '\0') /* they came between our last look and this one */
+        lks__append(text, capacity, "members that came too late");
 }
 
 /* ---- the three ways in which a barrier fails ---- */

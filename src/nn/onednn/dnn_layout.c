@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdio.h>
-
 #include "base/alloc.h"
+#include "base/text.h"
 #include "nn/onednn/dnn_handles.h"
 
 lks_status lks__desc_init(int n_dims, const int64_t *shape, dnnl_format_tag_t tag, dnnl_memory_desc_t *out)
@@ -35,14 +34,12 @@ void lks__layout_describe(const lks__layout *layout, size_t bytes, char *out)
 {
     const dnnl_memory_desc_t *d = &layout->desc;
     const dnnl_blocking_desc_t *blocks = &d->format_desc.blocking;
-    size_t at = 0;
     out[0] = '\0';
-    for (int i = 0; i < d->ndims && at < bytes; i++)
-        at += (size_t)snprintf(out + at, bytes - at, "%lld(%lld):%lld ", (long long)d->dims[i],
-                               (long long)d->padded_dims[i], (long long)blocks->strides[i]);
-    for (int i = 0; i < blocks->inner_nblks && at < bytes; i++)
-        at += (size_t)snprintf(out + at, bytes - at, "%lld%c", (long long)blocks->inner_blks[i],
-                               'a' + (int)blocks->inner_idxs[i]);
+    for (int i = 0; i < d->ndims; i++)
+        lks__append(out, bytes, "%lld(%lld):%lld ", (long long)d->dims[i], (long long)d->padded_dims[i],
+                    (long long)blocks->strides[i]);
+    for (int i = 0; i < blocks->inner_nblks; i++)
+        lks__append(out, bytes, "%lld%c", (long long)blocks->inner_blks[i], 'a' + (int)blocks->inner_idxs[i]);
 }
 
 typedef struct conversion {
