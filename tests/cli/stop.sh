@@ -31,10 +31,11 @@ stop() {
     wait $pid || code=$?
     [ $code = "$3" ] || fail "$run, SIG$2: exit code $code, not $3"
 
-    steps=$(sed -n 's/^lockstep: stopped by a signal after \([0-9]*\) of 1000000000 steps; .* has a checkpoint$/\1/p' "$run.err")
+    steps=$(sed -n 's/^lockstep: stopped by a signal after \([0-9]*\) of 1000000000 steps$/\1/p' "$run.err")
     [ -n "$steps" ] || fail "$run does not say where it stopped"
     checkpoint=$run/checkpoints/step-$(printf %08d "$steps").safetensors
     [ "$run/checkpoints/$(ls "$run/checkpoints")" = "$checkpoint" ] || fail "no $checkpoint"
+    grep -qF "$checkpoint" "$run.err" || fail "$run does not name the checkpoint"
     [ ! -e "$run/model.safetensors" ] || fail "$run has a model, though it was stopped"
     grep -q '^result after ' "$run.out" || fail "$run: no result"
     "$lockstep" train examples/digits.yaml -n 2 epochs=1 --init "$checkpoint" --output "$run-on" >"$run-on.out" \
