@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** `lockstep train`: called by a user it checks everything, then starts this same command once per process,
  * with RANK set; called with RANK set, by itself or by another launcher, it is one process's work. */
-#include <math.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <lockstep/lockstep.h>
@@ -103,36 +103,58 @@ static bool is_told_by_rank_0(lks_status status)
            (status == LKS_E_PEER && launched_by_us());
 }
 
+/* What rank 0 shows of a run. */
+typedef struct screen {
+    progress progress;
+    lks_plan plan;
+} screen;
+
+static void show_plan(void *context, const lks_plan *plan)
+{
+    screen *s = context;
+    s->plan = *plan;
+    progress_print_plan(&s->progress, plan);
+}
+
+static void show_progress(void *context, const lks_train_progress *update)
+{
+    screen *s = context;
+    progress_update(&s->progress, update);
+}
+
+static void tell_stop(const lks_config *config, const lks_train_result *result, const lks_plan *plan)
+{
+    const char *output = lks_config_get(config, "output");
+    fprintf(stderr,
+            "lockstep: stopped by a signal after %lld of %lld steps\n"
+            "hint: the parameters are in %s/%s; --init starts a run from them\n",
+            (long long)result->steps, (long long)plan->total_steps, output, result->checkpoint);
+}
+
 /* What one member of the group does. Returns the exit code. */
 static int train(const lks_config *config, const cli_args *args, lks_group *group, int64_t start_ns)
 {
     int rank = lks_group_rank(group);
-    lks_plan plan;
     lks_train_result result;
-    progress screen;
-    progress_init(&screen, args->json ? stderr : stdout);
+    screen s;
+    progress_init(&s.progress, args->json ? stderr : stdout);
     lks_train_options options = {
         .init_path = args->init, .overwrite = args->overwrite, .stop_signal = &stop_signal};
     if (rank == 0) {
-        options.progress = progress_update;
-        options.progress_context = &screen;
+        options.started = show_plan;
+        options.progress = show_progress;
+        options.context = &s;
     }
-    lks_status status = lks_train_plan(config, lks_group_size(group), &plan);
-    if (status == LKS_OK && rank == 0)
-        status = progress_print_plan(&screen, &plan);
-    if (status == LKS_OK)
-        status = lks_train(config, group, &options, &result);
-    progress_end(&screen);
+    lks_status status = lks_train(config, group, &options, &result);
+    progress_end(&s.progress);
     if (status != LKS_OK)
         return rank == 0 || !is_told_by_rank_0(status) ? cli_fail(status) : lks_status_exit_code(status);
 
     int exit_code = 0;
     if (rank == 0 && result.stop_signal != 0)
-        fprintf(stderr,
-                "lockstep: stopped by a signal after %lld of %lld steps; %s/checkpoints has a checkpoint\n",
-                (long long)result.steps, (long long)plan.total_steps, lks_config_get(config, "output"));
+        tell_stop(config, &result, &s.plan);
     if (rank == 0)
-        exit_code = print_result(&result, &plan, lks__seconds_since(start_ns), args->json);
+        exit_code = print_result(&result, &s.plan, lks__seconds_since(start_ns), args->json);
     return result.stop_signal != 0 ? 128 + result.stop_signal : exit_code;
 }
 
@@ -149,13 +171,29 @@ static int work(const lks_config *config, const cli_args *args, int64_t start_ns
     return exit_code;
 }
 
+/* The program's file, so that its processes are called like it in `ps`; another one may have taken its place
+ * since. */
+static const char *own_path(char path[PATH_MAX])
+{
+    static const char link[] = "/proc/self/exe";
+    ssize_t length = readlink(link, path, PATH_MAX - 1);
+    struct stat file, own;
+    if (length <= 0)
+        return link;
+    path[length] = '\0';
+    bool same = stat(path, &file) == 0 && stat(link, &own) == 0 && file.st_dev == own.st_dev &&
+                file.st_ino == own.st_ino;
+    return same ? path : link;
+}
+
 /* This command line without -n, for the processes. */
 static int launch(const cli_args *args, int64_t processes)
 {
     enum { FIXED = 11 };
     const char *argv[FIXED + CLI_MAX_OVERRIDES];
+    char path[PATH_MAX];
     int n = 0;
-    argv[n++] = "/proc/self/exe";
+    argv[n++] = own_path(path);
     argv[n++] = "train";
     if (args->json)
         argv[n++] = "--json";

@@ -20,19 +20,19 @@ void progress_init(progress *p, FILE *out)
     *p = (progress){.out = out, .terminal = isatty(STDERR_FILENO) == 1, .drawn_ns = lks__now_ns()};
 }
 
-lks_status progress_print_plan(progress *p, const lks_plan *plan)
+void progress_print_plan(progress *p, const lks_plan *plan)
 {
-    char *text;
-    lks_status status = lks_plan_to_text(plan, &text);
-    if (status != LKS_OK)
-        return status;
     p->total_steps = plan->total_steps;
     p->steps_per_epoch = plan->steps_per_epoch;
     p->epochs = plan->epochs;
+    char *text;
+    if (lks_plan_to_text(plan, &text) != LKS_OK) {
+        fprintf(stderr, "lockstep: the plan can't be printed: %s\n", lks_error_message());
+        return;
+    }
     fprintf(p->out, "%s\n", text);
     fflush(p->out);
     free(text);
-    return LKS_OK;
 }
 
 void progress_end(progress *p)

@@ -23,7 +23,7 @@ typedef struct progress {
 void progress_init(progress *p, FILE *out);
 
 /** Prints the plan as a table and remembers what the bar needs of it. */
-lks_status progress_print_plan(progress *p, const lks_plan *plan) LKS_MUST_USE;
+void progress_print_plan(progress *p, const lks_plan *plan);
 
 /** A lks_train_progress_fn. */
 void progress_update(void *context, const lks_train_progress *update);

@@ -54,6 +54,7 @@ typedef struct lks_train_result {
     int64_t peak_memory_bytes; /* of this process */
     lks_train_times times;     /* of this member */
     int stop_signal;           /* the signal that ended the run before its plan did; 0: none */
+    char checkpoint[64]; /* rank 0: what a stopped run has written into the run directory; "": nothing */
 } lks_train_result;
 
 typedef void lks_train_progress_fn(void *context, const lks_train_progress *progress);
@@ -90,7 +91,7 @@ LKS_API lks_trainer_config lks_trainer_config_default(void);
  */
 LKS_API lks_status lks_trainer_create(const lks_trainer_config *config, lks_trainer **out) LKS_MUST_USE;
 
-/** Trains to the end of the plan, or to a stop signal, evaluating after each epoch.
+/** Trains to the end of the plan, or to a stop signal, evaluating after each epoch. A trainer runs once.
  *
  * Collective. Returns: LKS_OK (also when stopped: see stop_signal); LKS_E_EXISTS (run directory);
  * LKS_E_NOT_FINITE; LKS_E_IO; failures of the group.
@@ -103,13 +104,18 @@ LKS_API void lks_trainer_destroy(lks_trainer *trainer);
  * nothing. */
 LKS_API lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out) LKS_MUST_USE;
 
-/** What `lockstep train` adds to a config. */
+/** Called once on every member, when all that can be refused has been checked and before anything is written.
+ */
+typedef void lks_train_started_fn(void *context, const lks_plan *plan);
+
+/** What `lockstep train` adds to a config. All zeros: nothing. */
 typedef struct lks_train_options {
     const char *init_path; /* as in lks_trainer_config */
     bool overwrite;        /* replace an existing run directory */
     const volatile int *stop_signal;
-    lks_train_progress_fn *progress;
-    void *progress_context;
+    lks_train_started_fn *started;   /* NULL: none */
+    lks_train_progress_fn *progress; /* NULL: none */
+    void *context;                   /* of both */
 } lks_train_options;
 
 /** Everything that can be refused about a config before any process starts: plan, number of processes,
@@ -122,8 +128,9 @@ LKS_API lks_status lks_train_check(const lks_config *config, int processes, cons
  *  Collective. Returns: as lks_group_config_from_env and lks_group_create. */
 LKS_API lks_status lks_train_join(const lks_config *config, lks_group **out) LKS_MUST_USE;
 
-/** Trains what the config says as one member of the group. Collective. Returns: as lks_trainer_create and
- * _run. */
+/** Trains what the config says as one member of the group.
+ *
+ * options: NULL for none. Collective. Returns: as lks_trainer_create and _run. */
 LKS_API lks_status lks_train(const lks_config *config, lks_group *group, const lks_train_options *options,
                              lks_train_result *out) LKS_MUST_USE;
 

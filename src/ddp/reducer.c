@@ -184,7 +184,8 @@ static lks_status allocate(lks__reducer *reducer, const lks__reducer_config *con
     return lks__rank_tree_create(size, LKS__BLOCK_ELEMS, &reducer->tree);
 }
 
-lks_status lks__reducer_create(const lks__reducer_config *config, lks__reducer **out)
+/* All that needs no other member. */
+static lks_status create_local(const lks__reducer_config *config, lks__reducer **out)
 {
     *out = NULL;
     lks_status status = check_config(config);
@@ -200,8 +201,25 @@ lks_status lks__reducer_create(const lks__reducer_config *config, lks__reducer *
     reducer->leaves = config->leaves;
     reducer->n_arenas = floor_log2(config->leaves) + 1;
     reducer->n_tensors = config->n_tensors;
+    *out = reducer;
+    return allocate(reducer, config);
+}
 
-    status = allocate(reducer, config);
+/* Nobody waits for a member that has failed alone. Collective. */
+static lks_status agree(lks_group *group, lks_status status)
+{
+    int32_t failed = status != LKS_OK;
+    lks_status exchange = lks_group_all_reduce(group, &failed, 1, LKS_I32, LKS_MAX);
+    if (status != LKS_OK || exchange != LKS_OK)
+        return status != LKS_OK ? status : exchange;
+    return failed ? lks__fail(LKS_E_PEER, "another member can't create its part of the reducer") : LKS_OK;
+}
+
+lks_status lks__reducer_create(const lks__reducer_config *config, lks__reducer **out)
+{
+    *out = NULL;
+    lks__reducer *reducer;
+    lks_status status = agree(config->group, create_local(config, &reducer));
     if (status == LKS_OK)
         status = map_regions(reducer);
     if (status != LKS_OK) {

@@ -36,6 +36,7 @@ typedef struct lks__step_metrics {
 /** One line of metrics.jsonl: an epoch's end. */
 typedef struct lks__epoch_metrics {
     int64_t step, samples, epoch;
+    int64_t epoch_samples; /* of this epoch: fewer than the plan's when the run ended within it */
     double train_loss, test_loss, test_accuracy, samples_per_second, seconds;
 } lks__epoch_metrics;
 

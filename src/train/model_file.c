@@ -10,6 +10,28 @@
 #include "record/safetensors.h"
 #include "train/trainer.h"
 
+#define OPTIMIZER_PREFIX "optimizer."
+
+static bool is_param(const lks_trainer *t, const char *name)
+{
+    for (int i = 0; i < lks__network_n_params(t->network); i++)
+        if (strcmp(lks__network_param(t->network, i)->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* A checkpoint's optimizer state is passed over; any other tensor that the model does not have belongs to
+ * another. */
+static lks_status check_names(const lks_trainer *t, const lks__safetensors *file, const char *path)
+{
+    for (int i = 0; i < lks__safetensors_n_tensors(file); i++) {
+        const char *name = lks__safetensors_name(file, i);
+        if (strncmp(name, OPTIMIZER_PREFIX, strlen(OPTIMIZER_PREFIX)) != 0 && !is_param(t, name))
+            return lks__fail(LKS_E_FORMAT, "%s: tensor \"%s\" is no parameter of this model", path, name);
+    }
+    return LKS_OK;
+}
+
 static lks_status import_file(lks_trainer *t, const char *path)
 {
     lks__safetensors *file;
@@ -20,6 +42,8 @@ static lks_status import_file(lks_trainer *t, const char *path)
         if (status == LKS_OK)
             status = lks__network_import(t->network, i, t->plain, t->params);
     }
+    if (status == LKS_OK)
+        status = check_names(t, file, path);
     lks__safetensors_close(file);
     return status;
 }
@@ -95,7 +119,7 @@ static lks_status contents_fill(contents *c, const lks_trainer *t, int n_sets)
         if (set == 0)
             snprintf(c->names[n], NAME_BYTES, "%s", param->name);
         else
-            snprintf(c->names[n], NAME_BYTES, "optimizer.%s.%s",
+            snprintf(c->names[n], NAME_BYTES, OPTIMIZER_PREFIX "%s.%s",
                      lks__optim_state_name(&t->config.optimizer, set - 1), param->name);
         c->tensors[n] = (lks__tensor_view){c->names[n], param->n_dims, param->shape, data};
         lks_status status = lks__network_export(t->network, n % n_params,

@@ -77,7 +77,9 @@ static void report(const lks_trainer *t, const lks_train_progress *progress)
 static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
 {
     int64_t every = t->config.metrics_every_steps;
-    bool with_metrics = (r->position.step + 1) % every == 0;
+    /* the last step too: its gradient is looked at like the others' before the model is written */
+    bool with_metrics = (r->position.step + 1) % every == 0 ||
+                        r->position.step + 1 == t->config.plan->total_steps;
     int64_t start = lks__now_ns();
     lks_status status = lks__train_step(t, &r->position, with_metrics, step);
     if (status != LKS_OK)
@@ -95,10 +97,36 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     r->epoch_loss_sum += step->loss_sum;
     r->result.train_loss = r->epoch_loss_sum / (double)r->epoch_samples;
     if (r->position.step < t->config.plan->total_steps)
-        r->result.stop_signal = step->stop_signal;
+        /* with the last step done there is nothing to stop */
+        r->result.stop_signal = r->position.step < t->config.plan->total_steps ? step->stop_signal : 0;
     if (with_metrics)
         log_step(t, r, step);
     return LKS_OK;
+}
+
+/* A model that is no model any more must not pass for one. */
+static lks_status check_test_loss(const lks_train_progress *progress)
+{
+    if (isfinite(progress->test_loss))
+        return LKS_OK;
+    return lks__fail(LKS_E_NOT_FINITE, "the test loss after step %" PRId64 " is not finite", progress->step);
+}
+
+static lks_status log_epoch(lks_trainer *t, const run *r, const lks_train_progress *progress)
+{
+    if (t->run_dir == NULL)
+        return LKS_OK;
+    lks__epoch_metrics metrics = {.step = progress->step,
+                                  .samples = progress->samples,
+                                  .epoch = progress->epoch,
+                                  .epoch_samples = r->epoch_samples,
+                                  .train_loss = progress->train_loss,
+                                  .test_loss = progress->test_loss,
+                                  .test_accuracy = progress->test_accuracy,
+                                  .samples_per_second = progress->samples_per_second,
+                                  .seconds = lks__seconds_since(r->started_ns)};
+    lks__run_dir_log_epoch(t->run_dir, &metrics);
+    return lks__run_dir_flush(t->run_dir);
 }
 
 /* Evaluates, logs and reports the end of an epoch, or of a run that ends within one. */
@@ -108,24 +136,15 @@ static lks_status end_epoch(lks_trainer *t, run *r, const lks__step_result *step
     progress.epoch_end = true;
     if (t->config.test_set != NULL) {
         lks_status status = lks__evaluate(t, &progress.test_loss, &progress.test_accuracy);
+        if (status == LKS_OK)
+            status = check_test_loss(&progress);
         if (status != LKS_OK)
             return status;
     }
     r->result.test_loss = progress.test_loss;
     r->result.test_accuracy = progress.test_accuracy;
     report(t, &progress);
-    if (t->run_dir == NULL)
-        return LKS_OK;
-    lks__epoch_metrics metrics = {.step = progress.step,
-                                  .samples = progress.samples,
-                                  .epoch = progress.epoch,
-                                  .train_loss = progress.train_loss,
-                                  .test_loss = progress.test_loss,
-                                  .test_accuracy = progress.test_accuracy,
-                                  .samples_per_second = progress.samples_per_second,
-                                  .seconds = lks__seconds_since(r->started_ns)};
-    lks__run_dir_log_epoch(t->run_dir, &metrics);
-    return lks__run_dir_flush(t->run_dir);
+    return log_epoch(t, r, &progress);
 }
 
 static void begin_next_epoch(run *r)
@@ -137,6 +156,28 @@ static void begin_next_epoch(run *r)
     r->epoch_step_seconds = 0.0;
 }
 
+/* Writes a file into the run directory. Rank 0. */
+static lks_status save(lks_trainer *t, const run *r, const char *name, bool with_state)
+{
+    char *path = lks__run_dir_path(t->run_dir, name);
+    if (path == NULL)
+        return LKS_E_NOMEM;
+    lks_status status = lks__params_save(t, path, with_state, &r->position);
+    lks__free(path);
+    return status;
+}
+
+/* At once, before anything that takes time: who has asked to stop may not wait long. */
+static lks_status save_checkpoint(lks_trainer *t, run *r)
+{
+    if (t->run_dir == NULL)
+        return LKS_OK;
+    char *name = r->result.checkpoint;
+    snprintf(name, sizeof r->result.checkpoint, "checkpoints/step-%08" PRId64 ".safetensors",
+             r->position.step);
+    return save(t, r, name, true);
+}
+
 static lks_status run_steps(lks_trainer *t, run *r)
 {
     const lks_plan *plan = t->config.plan;
@@ -145,35 +186,22 @@ static lks_status run_steps(lks_trainer *t, run *r)
         lks_status status = advance(t, r, &step);
         if (status != LKS_OK)
             return status;
+        bool stopped = r->result.stop_signal != 0;
         bool whole = r->position.step_in_epoch == plan->steps_per_epoch;
-        bool last = r->position.step == plan->total_steps || r->result.stop_signal != 0;
+        bool last = r->position.step == plan->total_steps || stopped;
         if (!whole && !last) {
             lks_train_progress progress = progress_of(r, &step);
             report(t, &progress);
             continue;
         }
+        if (stopped && (status = lks__agree(t->config.group, save_checkpoint(t, r))) != LKS_OK)
+            return status;
         if ((status = end_epoch(t, r, &step)) != LKS_OK)
             return status;
         if (whole && !last)
             begin_next_epoch(r);
     }
     return LKS_OK;
-}
-
-/* The model, and for a run that was stopped a checkpoint to look at what it had come to. Rank 0. */
-static lks_status save(lks_trainer *t, const run *r)
-{
-    if (t->run_dir == NULL)
-        return LKS_OK;
-    char name[64];
-    snprintf(name, sizeof name, "checkpoints/step-%08" PRId64 ".safetensors", r->position.step);
-    bool stopped = r->result.stop_signal != 0;
-    char *path = lks__run_dir_path(t->run_dir, stopped ? name : "model.safetensors");
-    if (path == NULL)
-        return LKS_E_NOMEM;
-    lks_status status = lks__params_save(t, path, stopped, &r->position);
-    lks__free(path);
-    return status;
 }
 
 static lks_status finish(lks_trainer *t, run *r)
@@ -187,8 +215,8 @@ static lks_status finish(lks_trainer *t, run *r)
     result->peak_memory_bytes = lks__peak_memory_bytes();
     result->times = t->times;
     lks_status status = lks__params_hash(t, &result->parameters_hash);
-    if (status == LKS_OK && t->rank == 0)
-        status = save(t, r);
+    if (status == LKS_OK && t->run_dir != NULL && result->stop_signal == 0)
+        status = save(t, r, "model.safetensors", false);
     return lks__agree(t->config.group, status);
 }
 
@@ -196,6 +224,9 @@ lks_status lks_trainer_run(lks_trainer *t, lks_train_result *out)
 {
     run r = {.started_ns = lks__now_ns(),
              .result = {.train_loss = NAN, .test_loss = NAN, .test_accuracy = NAN}};
+    if (t->has_run)
+        return lks__fail(LKS_E_ARG, "a trainer runs once; create another one");
+    t->has_run = true;
     lks_status status = lks__agree(t->config.group, open_run_dir(t));
     if (status == LKS_OK)
         status = run_steps(t, &r);

@@ -86,11 +86,16 @@ static lks_status create_graph(const lks__settings *settings, const lks_dataset 
 }
 
 /* This member's part; the caller deinits j also after a failure. */
-static lks_status job_init(job *j, const lks_config *config, int processes)
+static lks_status job_init(job *j, const lks_config *config, const lks_group *group, bool overwrite)
 {
     const lks__settings *settings = lks__config_settings(config);
+    int processes = lks_group_size(group);
     *j = (job){0};
-    lks_status status = lks__dataset_open(settings, &j->train_set, &j->test_set);
+    lks_status status = LKS_OK;
+    if (lks_group_rank(group) == 0) /* the only one that will create it */
+        status = lks__run_dir_check(settings->output, overwrite);
+    if (status == LKS_OK)
+        status = lks__dataset_open(settings, &j->train_set, &j->test_set);
     if (status != LKS_OK)
         return status;
     lks_dataset_info info;
@@ -106,10 +111,13 @@ static lks_status job_init(job *j, const lks_config *config, int processes)
 lks_status lks_train(const lks_config *config, lks_group *group, const lks_train_options *options,
                      lks_train_result *out)
 {
+    static const lks_train_options none;
+    if (options == NULL)
+        options = &none;
     const lks__settings *settings = lks__config_settings(config);
     lks_trainer *trainer = NULL;
     job j;
-    lks_status status = lks__agree(group, job_init(&j, config, lks_group_size(group)));
+    lks_status status = lks__agree(group, job_init(&j, config, group, options->overwrite));
     if (status == LKS_OK) {
         lks_trainer_config trainer_config = {
             .group = group,
@@ -127,10 +135,12 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
             .metrics_every_steps = settings->metrics_every_steps,
             .stop_signal = options->stop_signal,
             .progress = options->progress,
-            .progress_context = options->progress_context,
+            .progress_context = options->context,
         };
         status = lks_trainer_create(&trainer_config, &trainer);
     }
+    if (status == LKS_OK && options->started != NULL)
+        options->started(options->context, &j.plan);
     if (status == LKS_OK)
         status = lks_trainer_run(trainer, out);
     lks_trainer_destroy(trainer);

@@ -61,21 +61,24 @@ static void add_batch(int64_t *batches, int *n, int64_t size)
         batches[(*n)++] = size;
 }
 
-/* Every batch size of the run is compiled before its first step: whole leaves, the one or two sizes of an
- * epoch's last step, and the last leaf of the test set. */
+/* Every batch size that the run will meet is compiled before its first step, the largest first: it decides
+ * the layouts. */
 static lks_status compile(lks_trainer *t)
 {
     const lks_plan *plan = t->config.plan;
-    int64_t batches[4];
+    int64_t batches[4], n_test = 0;
     int n = 0;
-    add_batch(batches, &n, plan->local_batch);
-    add_batch(batches, &n, (plan->last_step_samples + plan->leaves - 1) / plan->leaves);
-    add_batch(batches, &n, plan->last_step_samples / plan->leaves);
     if (t->config.test_set != NULL) {
         lks_dataset_info info;
         lks_dataset_get_info(t->config.test_set, &info);
-        add_batch(batches, &n, info.n_samples % plan->local_batch);
+        n_test = info.n_samples;
     }
+    if (plan->steps_per_epoch > 1 || n_test >= plan->local_batch)
+        add_batch(batches, &n, plan->local_batch);
+    /* leaves of an epoch's last step, and the last leaf of the test set */
+    add_batch(batches, &n, (plan->last_step_samples + plan->leaves - 1) / plan->leaves);
+    add_batch(batches, &n, plan->last_step_samples / plan->leaves);
+    add_batch(batches, &n, n_test % plan->local_batch);
     lks__network_config config = {
         .graph = t->config.graph, .n_batches = n, .batches = batches, .threads = t->config.threads};
     lks_status status = lks__network_create(&config, &t->network);
@@ -125,40 +128,64 @@ static lks_status create_local(lks_trainer *t)
     return status;
 }
 
+/* What members must have in common to train the same thing, and with kernels that compute the same bits. */
+enum { N_COMMON = 6 };
+
+static const char *const common_names[N_COMMON] = {
+    "plan", "seed", "optimizer", "test set", "metrics_every_steps", "model, processor or kernel library",
+};
+
+static uint64_t hash_of_text(const char *text)
+{
+    return XXH64(text, strlen(text), 0);
+}
+
 static uint64_t hash_of_optimizer(const lks_optimizer_config *c)
 {
     char text[256];
-    int n = snprintf(text, sizeof text, "%d %a %d %a %a %a %a", c->kind, c->momentum, c->nesterov,
-                     c->weight_decay, c->beta1, c->beta2, c->epsilon);
-    return XXH64(text, (size_t)n, 0);
+    snprintf(text, sizeof text, "%d %a %d %a %a %a %a", (int)c->kind, c->momentum, c->nesterov,
+             c->weight_decay, c->beta1, c->beta2, c->epsilon);
+    return hash_of_text(text);
 }
 
-/* Members must train the same thing with kernels that compute the same bits. */
-static lks_status check_same(lks_trainer *t)
+static lks_status list_common(const lks_trainer *t, int64_t out[N_COMMON])
 {
     char *plan = NULL;
     lks_status status = lks_plan_to_json(t->config.plan, &plan);
     if (status != LKS_OK)
         return status;
-    const struct {
-        const char *what;
-        uint64_t hash;
-    } own[] = {
-        {"plan", XXH64(plan, strlen(plan), 0)},
-        {"seed", (uint64_t)t->config.seed},
-        {"optimizer", hash_of_optimizer(&t->config.optimizer)},
-        {"model, processor or kernel library", lks__network_fingerprint(t->network)},
+    lks_dataset_info test = {0};
+    if (t->config.test_set != NULL)
+        lks_dataset_get_info(t->config.test_set, &test);
+    const int64_t values[N_COMMON] = {
+        (int64_t)hash_of_text(plan),
+        t->config.seed,
+        (int64_t)hash_of_optimizer(&t->config.optimizer),
+        test.n_samples,
+        t->config.metrics_every_steps,
+        (int64_t)lks__network_fingerprint(t->network),
     };
     free(plan);
-    enum { N = sizeof own / sizeof own[0] };
-    int64_t first[N];
-    for (int i = 0; i < N; i++)
-        first[i] = (int64_t)own[i].hash;
-    status = lks_group_broadcast(t->config.group, first, N, LKS_I64, 0);
-    for (int i = 0; status == LKS_OK && i < N; i++)
-        if ((uint64_t)first[i] != own[i].hash)
-            status = lks__fail(LKS_E_ARG, "rank %d and rank 0 do not agree on the %s", t->rank, own[i].what);
-    return status;
+    memcpy(out, values, sizeof values);
+    return LKS_OK;
+}
+
+/* Collective. */
+static lks_status check_common(const lks_trainer *t)
+{
+    int64_t own[N_COMMON], first[N_COMMON];
+    lks_status status = lks__agree(t->config.group, list_common(t, own));
+    if (status != LKS_OK)
+        return status;
+    memcpy(first, own, sizeof first);
+    status = lks_group_broadcast(t->config.group, first, N_COMMON, LKS_I64, 0);
+    if (status != LKS_OK)
+        return status;
+    for (int i = 0; status == LKS_OK && i < N_COMMON; i++)
+        if (first[i] != own[i])
+            status = lks__fail(LKS_E_ARG, "rank %d and rank 0 do not agree on the %s", t->rank,
+                               common_names[i]);
+    return lks__agree(t->config.group, status);
 }
 
 /* Parameters and optimizer state, once per machine, in rank 0's region. */
@@ -214,7 +241,7 @@ lks_status lks_trainer_create(const lks_trainer_config *config, lks_trainer **ou
 
     if ((status = lks__agree(group, create_local(t))) != LKS_OK)
         goto fail;
-    if ((status = lks__agree(group, check_same(t))) != LKS_OK)
+    if ((status = check_common(t)) != LKS_OK)
         goto fail;
     if ((status = create_shared(t)) != LKS_OK)
         goto fail;

@@ -34,6 +34,7 @@ struct lks_trainer {
     double *eval_correct; /* same; directly behind eval_loss, reduced together */
     float *plain;         /* [largest parameter]: one tensor in the plain layout */
 
+    bool has_run;
     lks__run_dir *run_dir; /* rank 0, when something is written */
     lks_train_times times;
 };

@@ -138,13 +138,14 @@ static void check_step(const json_t *line, int64_t step, int64_t samples_before)
 
 static void check_epoch(const json_t *line, int64_t epoch, double mean_loss)
 {
-    static const char *const keys[] = {
-        "step",   "samples", "epoch", "train_loss", "test_loss", "test_accuracy", "samples_per_second",
-        "seconds"};
+    static const char *const keys[] = {"step",       "samples",   "epoch",         "epoch_samples",
+                                       "train_loss", "test_loss", "test_accuracy", "samples_per_second",
+                                       "seconds"};
     CHECK_INT(json_object_size(line), sizeof keys / sizeof keys[0]);
     CHECK_INT(number(line, "step"), (epoch + 1) * STEPS_PER_EPOCH);
     CHECK_INT(number(line, "samples"), (epoch + 1) * TRAIN_SAMPLES);
     CHECK_INT(number(line, "epoch"), epoch);
+    CHECK_INT(number(line, "epoch_samples"), TRAIN_SAMPLES);
     check_near("train_loss", number(line, "train_loss"), mean_loss);
     assert_true(number(line, "test_loss") > 0);
     assert_true(number(line, "test_accuracy") > 0);
@@ -195,17 +196,18 @@ static void metrics_follow_the_plan(void **state)
     fclose(file);
 }
 
-/* 45 steps, one epoch. */
-static void one_step_in_ten_is_written_by_default(void **state)
+/* 45 steps, one epoch: steps 10, 20, 30, 40, and the last one. */
+static void one_step_in_ten_and_the_last_are_written_by_default(void **state)
 {
     (void)state;
     char path[128];
     snprintf(path, sizeof path, "%s/default/metrics.jsonl", folder);
     FILE *file = fopen(path, "r");
     assert_non_null(file);
-    for (int64_t step = 10; step <= STEPS_PER_EPOCH; step += 10) {
+    for (int64_t step = 10; step < STEPS_PER_EPOCH + 10; step += 10) {
         json_t *line = next_line(file);
-        CHECK_INT(number(line, "step"), step);
+        CHECK_INT(number(line, "step"), step < STEPS_PER_EPOCH ? step : STEPS_PER_EPOCH);
+        assert_non_null(json_object_get(line, "grad_norm"));
         json_decref(line);
     }
     json_t *line = next_line(file);
@@ -277,7 +279,7 @@ int main(void)
         cmocka_unit_test(the_numbers_are_those_of_the_run),
         cmocka_unit_test(the_run_directory_has_the_same_plan),
         cmocka_unit_test(metrics_follow_the_plan),
-        cmocka_unit_test(one_step_in_ten_is_written_by_default),
+        cmocka_unit_test(one_step_in_ten_and_the_last_are_written_by_default),
         cmocka_unit_test(what_is_not_finite_is_null),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -227,6 +227,7 @@ static void metrics_are_json_lines(void **state)
     const lks__epoch_metrics epoch = {.step = 2,
                                       .samples = 256,
                                       .epoch = 1,
+                                      .epoch_samples = 192,
                                       .train_loss = 0.5,
                                       .test_loss = NAN,
                                       .test_accuracy = 0.98,
@@ -248,10 +249,11 @@ static void metrics_are_json_lines(void **state)
     assert_true(number(line, "seconds") == 2.5);
     json_decref(line);
     line = next_line(file);
-    CHECK_INT(json_object_size(line), 8);
+    CHECK_INT(json_object_size(line), 9);
     CHECK_INT(number(line, "step"), 2);
     CHECK_INT(number(line, "samples"), 256);
     CHECK_INT(number(line, "epoch"), 1);
+    CHECK_INT(number(line, "epoch_samples"), epoch.epoch_samples);
     assert_true(number(line, "train_loss") == 0.5 && number(line, "test_accuracy") == 0.98);
     assert_true(json_is_null(json_object_get(line, "test_loss")));
     assert_true(number(line, "samples_per_second") == 1e5 && number(line, "seconds") == 3);
