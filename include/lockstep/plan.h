@@ -52,7 +52,7 @@ typedef struct lks_plan_config {
     lks_lr_schedule schedule;
 } lks_plan_config;
 
-/** Mean reduction, exact tail, 1 epoch, rate 0.01, no rule, constant schedule; n_samples and the batch must
+/** Mean reduction, exact tail, 1 epoch, rate 0.001, no rule, constant schedule; n_samples and the batch must
  * be set. */
 LKS_API lks_plan_config lks_plan_config_default(void);
 

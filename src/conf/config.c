@@ -342,15 +342,6 @@ const lks__settings *lks__config_settings(const lks_config *config)
     return &config->settings;
 }
 
-const char *lks__config_origin(const lks_config *config, const char *key)
-{
-    const lks__option *option = lks__option_find(key);
-    if (option == NULL)
-        return NULL;
-    const char *origin = config->entries[option - lks__options].origin;
-    return origin != NULL ? origin : "the default";
-}
-
 const char *lks_config_get(const lks_config *config, const char *key)
 {
     static _Thread_local char buffer[LKS__VALUE_BYTES];

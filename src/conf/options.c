@@ -24,10 +24,13 @@
 #define FROM_0_BELOW_1  .range = {.min = 0, .max = 1, .below_max = true}
 #define BETWEEN(lo, hi) .range = {.min = (lo), .max = (hi)}
 
+#define AS_TEXT_(x) #x
+#define AS_TEXT(x)  AS_TEXT_(x)
+
 enum { SGD = 1u << LKS_SGD, ADAM = 1u << LKS_ADAM, ADAMW = 1u << LKS_ADAMW };
 
 static const lks__choice model_kinds[] = {{"mlp", LKS__MODEL_MLP}, {NULL, 0}};
-static const lks__choice data_kinds[] = {{"mnist", LKS__DATA_MNIST}, {NULL, 0}};
+static const lks__choice data_kinds[] = {{"mnist", LKS__DATA_MNIST}, {"idx", LKS__DATA_IDX}, {NULL, 0}};
 static const lks__choice tails[] = {
     {"exact", LKS_TAIL_EXACT}, {"drop", LKS_TAIL_DROP}, {"pad", LKS_TAIL_PAD}, {NULL, 0}};
 static const lks__choice reductions[] = {{"mean", LKS_REDUCTION_MEAN}, {"sum", LKS_REDUCTION_SUM}, {NULL, 0}};
@@ -58,7 +61,8 @@ const lks__option lks__options[] = {
      .doc = "mlp: sizes of the hidden layers; [] for none"},
 
     {"data.kind", CHOICE(data_kind, data_kinds), .default_text = "mnist",
-     .doc = "mnist: the four IDX files in data.path, plain or gzip, under the names that MNIST gives them"},
+     .doc = "mnist, idx: the four IDX files in data.path, plain or gzip, under the names that MNIST gives "
+            "them"},
     {"data.path", TEXT(data_path), .default_doc = "must be set",
      .doc = "folder of the data set"},
     {"data.tail", CHOICE(tail, tails), .default_text = "exact",
@@ -92,7 +96,7 @@ const lks__option lks__options[] = {
 
     {"optimizer.kind", CHOICE(optimizer.kind, optimizers), .default_text = "sgd",
      .doc = "optimizer, with PyTorch's formulas"},
-    {"optimizer.lr", FLOAT(base_lr), POSITIVE, .default_text = "0.001",
+    {"optimizer.lr", FLOAT(base_lr), POSITIVE, .default_text = AS_TEXT(LKS__DEFAULT_LR),
      .doc = "base learning rate: the one that was tuned at lr.reference_batch"},
     {"optimizer.momentum", FLOAT(optimizer.momentum), FROM_0_BELOW_1, .default_text = "0",
      .optimizers = SGD, .doc = "momentum, in PyTorch's form"},

@@ -25,7 +25,7 @@ typedef struct lks__choice {
 } lks__choice;
 
 /** Integers end here, whatever their range says: far above any data set, and exact as a double. */
-#define LKS__INT_LIMIT 1000000000000000
+#define LKS__INT_LIMIT INT64_C(1000000000000000)
 
 /** Allowed numbers. */
 typedef struct lks__range {

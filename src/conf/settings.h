@@ -13,8 +13,11 @@
 
 enum { LKS__MAX_HIDDEN = 32 };
 
+/** The base learning rate when none is given: that of PyTorch's SGD and Adam. */
+#define LKS__DEFAULT_LR 0.001
+
 typedef enum lks__model_kind { LKS__MODEL_MLP } lks__model_kind;
-typedef enum lks__data_kind { LKS__DATA_MNIST } lks__data_kind;
+typedef enum lks__data_kind { LKS__DATA_MNIST, LKS__DATA_IDX } lks__data_kind; /* read in the same way */
 
 /* Integers that may be left out are 0 then. Texts are owned by the config; NULL when not set. */
 typedef struct lks__settings {
@@ -50,9 +53,5 @@ typedef struct lks__settings {
 } lks__settings;
 
 const lks__settings *lks__config_settings(const lks_config *config);
-
-/** Where a key got its value, for messages: "examples/mnist.yaml:7", "the command line", "the default".
- * Borrowed until the config is destroyed. */
-const char *lks__config_origin(const lks_config *config, const char *key);
 
 #endif

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "plan/epoch.h"
 
 /* From this many samples on torch.randperm draws 64 bits per sample. */
 enum { N_SAMPLES_LIMIT = 214748364 };
@@ -13,12 +14,11 @@ static const int64_t GLOBAL_BATCH_LIMIT = (int64_t)1 << 60;
 
 struct lks_sampler {
     lks_sampler_config config;
-    int64_t global_batch;    /* B */
-    int64_t leaves;          /* K */
-    int64_t n_positions;     /* of an epoch */
-    int64_t steps_per_epoch; /* ceil(n_positions / B) */
-    int32_t *order;          /* [N]: of epoch order_epoch; NULL without shuffling */
-    int64_t order_epoch;     /* -1: none yet */
+    int64_t global_batch; /* B */
+    int64_t leaves;       /* K */
+    lks__epoch epoch;
+    int32_t *order;      /* [N]: of epoch order_epoch; NULL without shuffling */
+    int64_t order_epoch; /* -1: none yet */
 };
 
 lks_sampler_config lks_sampler_config_from_plan(const lks_plan *plan, int64_t seed)
@@ -73,25 +73,6 @@ static lks_status check_config(const lks_sampler_config *config)
     return LKS_OK;
 }
 
-static int64_t round_up(int64_t n, int64_t multiple)
-{
-    return (n + multiple - 1) / multiple * multiple;
-}
-
-/* Positions of an epoch: what is left of, or added to, the N samples by the tail. */
-static int64_t count_positions(const lks_sampler_config *config, int64_t global_batch)
-{
-    switch (config->tail) {
-    case LKS_TAIL_DROP:
-        return config->n_samples / global_batch * global_batch;
-    case LKS_TAIL_PAD:
-        return round_up(config->n_samples, config->world);
-    case LKS_TAIL_EXACT:
-        break;
-    }
-    return config->n_samples;
-}
-
 lks_status lks_sampler_create(const lks_sampler_config *config, lks_sampler **out)
 {
     *out = NULL;
@@ -105,8 +86,7 @@ lks_status lks_sampler_create(const lks_sampler_config *config, lks_sampler **ou
     sampler->config = *config;
     sampler->leaves = config->world * config->accumulate;
     sampler->global_batch = sampler->leaves * config->local_batch;
-    sampler->n_positions = count_positions(config, sampler->global_batch);
-    sampler->steps_per_epoch = round_up(sampler->n_positions, sampler->global_batch) / sampler->global_batch;
+    sampler->epoch = lks__epoch_make(config->n_samples, config->world, sampler->global_batch, config->tail);
     sampler->order_epoch = -1;
     if (config->shuffle) {
         sampler->order = lks__alloc_array(config->n_samples, sizeof *sampler->order, LKS__MEM_DATA);
@@ -129,7 +109,7 @@ void lks_sampler_destroy(lks_sampler *sampler)
 
 int64_t lks_sampler_steps_per_epoch(const lks_sampler *sampler)
 {
-    return sampler->steps_per_epoch;
+    return sampler->epoch.steps;
 }
 
 /* torch.randperm on the CPU, for fewer than N_SAMPLES_LIMIT elements: a Fisher-Yates shuffle from the front.
@@ -151,7 +131,7 @@ static void shuffle(int32_t *order, int64_t n, uint64_t seed)
 int64_t lks_sampler_leaf(lks_sampler *sampler, int64_t epoch, int64_t step, int64_t leaf, int64_t *indices)
 {
     const lks_sampler_config *config = &sampler->config;
-    if (epoch < 0 || step < 0 || step >= sampler->steps_per_epoch || leaf < 0 || leaf >= sampler->leaves)
+    if (epoch < 0 || step < 0 || step >= sampler->epoch.steps || leaf < 0 || leaf >= sampler->leaves)
         return 0;
     if (config->shuffle && sampler->order_epoch != epoch) {
         shuffle(sampler->order, config->n_samples, (uint64_t)config->seed + (uint64_t)epoch);
@@ -160,7 +140,7 @@ int64_t lks_sampler_leaf(lks_sampler *sampler, int64_t epoch, int64_t step, int6
 
     int64_t count = 0;
     int64_t position = step * sampler->global_batch + leaf;
-    for (; count < config->local_batch && position < sampler->n_positions; position += sampler->leaves) {
+    for (; count < config->local_batch && position < sampler->epoch.positions; position += sampler->leaves) {
         int64_t sample = position % config->n_samples; /* beyond N the order starts again */
         indices[count++] = config->shuffle ? sampler->order[sample] : sample;
     }

@@ -48,7 +48,8 @@ void lks__network_destroy(lks__network *network);
 int lks__network_n_params(const lks__network *network);
 const lks__param *lks__network_param(const lks__network *network, int index); /* borrowed */
 int64_t lks__network_arena_elems(const lks__network *network);
-int64_t lks__network_n_features(const lks__network *network); /* per sample */
+int64_t lks__network_largest_param_elems(const lks__network *network); /* room for any one in plain layout */
+int64_t lks__network_n_features(const lks__network *network);          /* per sample */
 int64_t lks__network_n_classes(const lks__network *network);
 
 /** Sets all parameters as torch.nn.Linear does: weight and bias uniform in +-1/sqrt(fan_in). Philox, keyed by

@@ -53,7 +53,7 @@ static void fill_uniform(const lks__param *param, int index, int64_t seed, float
     }
 }
 
-static int64_t largest_param(const lks__network *network)
+int64_t lks__network_largest_param_elems(const lks__network *network)
 {
     int64_t largest = 0;
     for (int i = 0; i < network->n_params; i++)
@@ -64,7 +64,7 @@ static int64_t largest_param(const lks__network *network)
 
 lks_status lks__network_init_params(const lks__network *network, int64_t seed, float *params)
 {
-    float *plain = lks__alloc_array(largest_param(network), sizeof *plain, LKS__MEM_MISC);
+    float *plain = lks__alloc_array(lks__network_largest_param_elems(network), sizeof *plain, LKS__MEM_MISC);
     if (plain == NULL)
         return LKS_E_NOMEM;
     memset(params, 0, (size_t)network->arena_elems * sizeof *params);

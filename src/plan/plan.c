@@ -8,10 +8,16 @@
 
 #include "base/error.h"
 #include "base/machine.h"
+#include "base/text.h"
 #include "base/tree.h"
+#include "conf/options.h"
+#include "plan/epoch.h"
 
-/* No count is larger: far above any data set, and exact as a double. */
-#define LIMIT ((int64_t)1000000000000000)
+/* No count is larger. */
+#define LIMIT LKS__INT_LIMIT
+
+/* No more processes are chosen, however many cores there are: what a process group can hold. */
+enum { MAX_PROCESSES = 256 };
 
 typedef long long ll; /* what %lld wants */
 
@@ -21,7 +27,7 @@ lks_plan_config lks_plan_config_default(void)
         .tail = LKS_TAIL_EXACT,
         .epochs = 1,
         .reduction = LKS_REDUCTION_MEAN,
-        .base_lr = 0.01,
+        .base_lr = LKS__DEFAULT_LR,
         .lr_rule = LKS_LR_NONE,
         .warmup_from = LKS_WARMUP_FROM_REFERENCE,
         .schedule = LKS_SCHEDULE_CONSTANT,
@@ -40,26 +46,14 @@ static bool multiply(int64_t a, int64_t b, int64_t *out)
     return true;
 }
 
-static int64_t divide_up(int64_t a, int64_t b)
-{
-    return a / b + (a % b != 0);
-}
-
-/* The plural's end: "2 workers". */
-static const char *s(int64_t n)
-{
-    return n == 1 ? "" : "s";
-}
-
 enum { LIST_BYTES = 160 };
 
 /* "1, 2 and 4" */
 static void list_numbers(const int64_t *numbers, int n, char out[LIST_BYTES])
 {
-    int used = 0;
-    for (int i = 0; i < n && used < LIST_BYTES; i++)
-        used += snprintf(out + used, (size_t)(LIST_BYTES - used), "%s%lld",
-                         i == 0 ? "" : (i == n - 1 ? " and " : ", "), (ll)numbers[i]);
+    out[0] = '\0';
+    for (int i = 0; i < n; i++)
+        lks__append(out, LIST_BYTES, "%s%lld", i == 0 ? "" : (i == n - 1 ? " and " : ", "), (ll)numbers[i]);
 }
 
 /* --- stage 1: every number by itself --- */
@@ -127,11 +121,12 @@ static lks_status check_numbers(const lks_plan_config *c, lks_plan *plan)
 
 /* --- stage 2: processes and workers --- */
 
-/* The largest number of processes, one per core, that share the workers evenly. */
+/* The largest number of processes, at most one per core, that share the workers evenly. */
 static int64_t choose_processes(const lks_plan_config *c)
 {
     int64_t cores = c->usable_cores > 0 ? c->usable_cores : lks__usable_cores();
-    int64_t processes = cores < c->world ? cores : c->world;
+    int64_t most = cores < MAX_PROCESSES ? cores : MAX_PROCESSES;
+    int64_t processes = most < c->world ? most : c->world;
     while (c->world % processes != 0)
         processes--;
     return processes;
@@ -148,7 +143,7 @@ static lks_status uneven_processes(int64_t processes, int64_t world)
             divisors[n++] = d;
     list_numbers(divisors, n, list);
     return lks__fail(LKS_E_ARG, "%lld processes can't share %lld worker%s evenly; %s can", (ll)processes,
-                     (ll)world, s(world), list);
+                     (ll)world, lks__plural(world), list);
 }
 
 static lks_status plan_world(const lks_plan_config *c, lks_plan *plan)
@@ -180,9 +175,10 @@ static void list_fitting(int64_t wanted, int64_t unit, char out[LIST_BYTES])
 static lks_status batch_too_large(const lks_plan_config *c, const lks_plan *plan)
 {
     int64_t accumulate = c->accumulate > 0 ? c->accumulate : 1;
-    return lks__fail(
-        LKS_E_ARG, "local batch %lld x %lld worker%s x %lld accumulation step%s is more than %lld samples",
-        (ll)c->local_batch, (ll)plan->world, s(plan->world), (ll)accumulate, s(accumulate), (ll)LIMIT);
+    return lks__fail(LKS_E_ARG,
+                     "local batch %lld x %lld worker%s x %lld accumulation step%s is more than %lld samples",
+                     (ll)c->local_batch, (ll)plan->world, lks__plural(plan->world), (ll)accumulate,
+                     lks__plural(accumulate), (ll)LIMIT);
 }
 
 /* b (and perhaps A) given: B follows. */
@@ -206,8 +202,8 @@ static lks_status batch_from_global(const lks_plan_config *c, lks_plan *plan)
     int64_t passes;
     if (!multiply(plan->world, plan->accumulate, &passes))
         return lks__fail(LKS_E_ARG, "%lld worker%s x %lld accumulation step%s is more than %lld",
-                         (ll)plan->world, s(plan->world), (ll)plan->accumulate, s(plan->accumulate),
-                         (ll)LIMIT);
+                         (ll)plan->world, lks__plural(plan->world), (ll)plan->accumulate,
+                         lks__plural(plan->accumulate), (ll)LIMIT);
     plan->local_batch = c->global_batch / passes;
     if (c->global_batch % passes == 0)
         return LKS_OK;
@@ -216,8 +212,8 @@ static lks_status batch_from_global(const lks_plan_config *c, lks_plan *plan)
         LKS_E_ARG,
         "global batch %lld is not a whole local batch x %lld worker%s x %lld accumulation step%s; "
         "%s are",
-        (ll)c->global_batch, (ll)plan->world, s(plan->world), (ll)plan->accumulate, s(plan->accumulate),
-        fitting);
+        (ll)c->global_batch, (ll)plan->world, lks__plural(plan->world), (ll)plan->accumulate,
+        lks__plural(plan->accumulate), fitting);
 }
 
 /* B and b given: A follows, and is compared with what was given. */
@@ -235,15 +231,16 @@ static lks_status batch_from_both(const lks_plan_config *c, lks_plan *plan)
         return lks__fail(LKS_E_ARG,
                          "global batch %lld is not local batch %lld x %lld worker%s x a whole number of "
                          "accumulation steps; %s are",
-                         (ll)c->global_batch, (ll)c->local_batch, (ll)plan->world, s(plan->world), fitting);
+                         (ll)c->global_batch, (ll)c->local_batch, (ll)plan->world, lks__plural(plan->world),
+                         fitting);
     }
     if (c->accumulate > 0 && c->accumulate != plan->accumulate)
         return lks__fail(
             LKS_E_ARG,
             "global batch %lld is local batch %lld x %lld worker%s x %lld accumulation step%s, not "
             "x %lld",
-            (ll)c->global_batch, (ll)c->local_batch, (ll)plan->world, s(plan->world), (ll)plan->accumulate,
-            s(plan->accumulate), (ll)c->accumulate);
+            (ll)c->global_batch, (ll)c->local_batch, (ll)plan->world, lks__plural(plan->world),
+            (ll)plan->accumulate, lks__plural(plan->accumulate), (ll)c->accumulate);
     return LKS_OK;
 }
 
@@ -268,30 +265,18 @@ static lks_status plan_batch(const lks_plan_config *c, lks_plan *plan)
 
 /* --- stage 4: an epoch --- */
 
-static int64_t samples_per_epoch(const lks_plan *plan)
-{
-    switch (plan->tail) {
-    case LKS_TAIL_DROP:
-        return plan->n_samples / plan->global_batch * plan->global_batch;
-    case LKS_TAIL_PAD:
-        return divide_up(plan->n_samples, plan->world) * plan->world;
-    case LKS_TAIL_EXACT:
-        break;
-    }
-    return plan->n_samples;
-}
-
 static lks_status plan_epoch(const lks_plan_config *c, lks_plan *plan)
 {
     (void)c;
-    plan->samples_per_epoch = samples_per_epoch(plan);
-    if (plan->samples_per_epoch == 0)
+    lks__epoch epoch = lks__epoch_make(plan->n_samples, plan->world, plan->global_batch, plan->tail);
+    if (epoch.steps == 0)
         return lks__fail(LKS_E_ARG,
                          "no step would be taken: tail drop keeps whole steps only, and the effective batch "
                          "%lld is more than the training set has samples (%lld)",
                          (ll)plan->global_batch, (ll)plan->n_samples);
-    plan->steps_per_epoch = divide_up(plan->samples_per_epoch, plan->global_batch);
-    plan->last_step_samples = plan->samples_per_epoch - (plan->steps_per_epoch - 1) * plan->global_batch;
+    plan->samples_per_epoch = epoch.positions;
+    plan->steps_per_epoch = epoch.steps;
+    plan->last_step_samples = epoch.last_step_samples;
     return LKS_OK;
 }
 
@@ -326,7 +311,7 @@ static lks_status run_of_samples(int64_t samples, lks_plan *plan)
 {
     int64_t rest = samples % plan->samples_per_epoch;
     return run_of_steps(samples / plan->samples_per_epoch * plan->steps_per_epoch +
-                            divide_up(rest, plan->global_batch),
+                            lks__divide_up(rest, plan->global_batch),
                         plan);
 }
 

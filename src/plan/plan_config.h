@@ -11,8 +11,13 @@
 lks_plan_config lks__plan_config_from_settings(const lks__settings *settings, int64_t n_samples,
                                                int64_t processes);
 
-/** Adds the plan's keys to a JSON object (json_t of jansson). Returns: LKS_OK; LKS_E_NOMEM. */
-struct json_t;
+struct json_t; /* of jansson */
+
+/** Adds the plan's keys to a JSON object. Returns: LKS_OK; LKS_E_NOMEM. */
 lks_status lks__plan_add_json(const lks_plan *plan, struct json_t *object) LKS_MUST_USE;
+
+/** A JSON object as text, numbers as the user wrote them. Ownership: the caller frees *out with free().
+ * Returns: LKS_OK; LKS_E_NOMEM (*out NULL). */
+lks_status lks__json_to_text(const struct json_t *object, char **out) LKS_MUST_USE;
 
 #endif

@@ -67,20 +67,21 @@ lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
     return failures == 0 ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
 }
 
-/* Digits of a number: the most with which every decimal that a user wrote comes back as it was written. */
-enum { DIGITS = 15 };
+lks_status lks__json_to_text(const json_t *object, char **out)
+{
+    enum { DIGITS = 15 }; /* the most with which every decimal comes back as it was written */
+    *out = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(DIGITS));
+    return *out != NULL ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
+}
 
 lks_status lks_plan_to_json(const lks_plan *plan, char **out)
 {
     *out = NULL;
     json_t *object = json_object();
-    if (object == NULL)
-        return lks__fail(LKS_E_NOMEM, "out of memory");
-    lks_status status = lks__plan_add_json(plan, object);
-    char *text = status == LKS_OK ? json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(DIGITS)) : NULL;
+    lks_status status = object == NULL ? lks__fail(LKS_E_NOMEM, "out of memory")
+                                       : lks__plan_add_json(plan, object);
+    if (status == LKS_OK)
+        status = lks__json_to_text(object, out);
     json_decref(object);
-    if (status == LKS_OK && text == NULL)
-        status = lks__fail(LKS_E_NOMEM, "out of memory");
-    *out = text;
     return status;
 }

@@ -55,12 +55,6 @@ static const char *rate(double value, char out[VALUE_BYTES])
     return out;
 }
 
-/* The plural's end: "2 workers". */
-static const char *s(int64_t n)
-{
-    return n == 1 ? "" : "s";
-}
-
 static void add_batch(table *t, const lks_plan *p)
 {
     char v[VALUE_BYTES];
@@ -72,11 +66,11 @@ static void add_batch(table *t, const lks_plan *p)
         add_row(t, "world", count(p->world, v), "workers, %lld on each process",
                 (ll)(p->world / p->processes));
     add_row(t, "local batch", count(p->local_batch, v), "sample%s in one forward and backward pass",
-            s(p->local_batch));
+            lks__plural(p->local_batch));
     add_row(t, "accumulation", count(p->accumulate, v), "pass%s of each worker in a step",
             p->accumulate == 1 ? "" : "es");
     add_row(t, "effective batch", count(p->global_batch, v), "= %lld x %lld worker%s x %lld",
-            (ll)p->local_batch, (ll)p->world, s(p->world), (ll)p->accumulate);
+            (ll)p->local_batch, (ll)p->world, lks__plural(p->world), (ll)p->accumulate);
 }
 
 static void add_epoch(table *t, const lks_plan *p)
@@ -87,10 +81,11 @@ static void add_epoch(table *t, const lks_plan *p)
     if (beyond < 0)
         add_row(t, "steps per epoch", count(p->steps_per_epoch, v),
                 "= floor(%lld / %lld); %lld sample%s left out (tail drop)", n, batch, (ll)-beyond,
-                s(-beyond));
+                lks__plural(-beyond));
     else if (beyond > 0)
         add_row(t, "steps per epoch", count(p->steps_per_epoch, v),
-                "= ceil(%lld / %lld); %lld sample%s repeated (tail pad)", n, batch, (ll)beyond, s(beyond));
+                "= ceil(%lld / %lld); %lld sample%s repeated (tail pad)", n, batch, (ll)beyond,
+                lks__plural(beyond));
     else
         add_row(t, "steps per epoch", count(p->steps_per_epoch, v), "= ceil(%lld / %lld)", n, batch);
     add_row(t, "samples in last step", count(p->last_step_samples, v), "of an epoch%s",
@@ -108,9 +103,10 @@ static void add_length(table *t, const lks_plan *p)
         return;
     }
     int64_t epochs = p->samples / p->samples_per_epoch;
-    add_row(t, "total steps", steps, "= %lld x %lld epoch%s", (ll)p->steps_per_epoch, (ll)epochs, s(epochs));
+    add_row(t, "total steps", steps, "= %lld x %lld epoch%s", (ll)p->steps_per_epoch, (ll)epochs,
+            lks__plural(epochs));
     add_row(t, "total samples", samples, "= %lld x %lld epoch%s", (ll)p->samples_per_epoch, (ll)epochs,
-            s(epochs));
+            lks__plural(epochs));
 }
 
 static void add_scaled_rate(table *t, const lks_plan *p)

@@ -18,6 +18,11 @@ static bool is_warmup_endless(const lks_plan *plan)
     return plan->warmup_samples >= (double)plan->samples;
 }
 
+static bool is_never_full(const lks_plan *plan)
+{
+    return plan->global_batch > plan->samples_per_epoch;
+}
+
 static const struct {
     bool (*holds)(const lks_plan *plan);
     const char *sentence;
@@ -26,6 +31,8 @@ static const struct {
      "with reduction sum, updates grow with the batch already; the rate's rule scales them twice"},
     {is_batch_ignored,
      "the effective batch is not the reference batch, but the rate is not scaled (lr.rule none)"},
+    {is_never_full,
+     "the effective batch is more than an epoch has samples: every step takes the few that there are"},
     {is_warmup_endless,
      "the warm-up is as long as the run, or longer: the schedule after it is never reached"},
 };

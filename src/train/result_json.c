@@ -40,10 +40,8 @@ lks_status lks_train_result_to_json(const lks_train_result *result, const lks_pl
                                "times", times_to_json(&result->times));
     lks_status status = object == NULL ? lks__fail(LKS_E_NOMEM, "out of memory")
                                        : lks__plan_add_json(plan, object);
-    char *text = status == LKS_OK ? json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
+    if (status == LKS_OK)
+        status = lks__json_to_text(object, out);
     json_decref(object);
-    if (status == LKS_OK && text == NULL)
-        status = lks__fail(LKS_E_NOMEM, "out of memory");
-    *out = text;
     return status;
 }

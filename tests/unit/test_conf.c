@@ -139,6 +139,7 @@ static void yaml_may_be_written_in_many_ways(void **state)
     check_value("data.path: d\nbatch.local: 8\r\nepochs: 1\r\n", "data.path", "d");
     check_value(LEAST "optimizer: {lr: 1e-05}", "optimizer.lr", "1.0e-05");
     check_value(LEAST "optimizer: {lr: .5}", "optimizer.lr", "0.5");
+    check_value(LEAST "data: {kind: idx}", "data.kind", "idx");
 }
 
 static void overrides_come_after_the_file_in_their_order(void **state)
@@ -153,11 +154,6 @@ static void overrides_come_after_the_file_in_their_order(void **state)
     assert_string_equal(lks_config_get(config, "steps"), "9");
     assert_string_equal(lks_config_get(config, "name"), "a=b");
     assert_string_equal(lks_config_get(config, "model.hidden"), "[3, 4]");
-    assert_non_null(strstr(lks__config_origin(config, "data.path"), "x.yaml:1"));
-    assert_string_equal(lks__config_origin(config, "steps"), "the command line");
-    assert_string_equal(lks__config_origin(config, "seed"), "the default");
-    assert_string_equal(lks__config_origin(config, "epochs"), "the default");
-    assert_null(lks__config_origin(config, "stepz"));
     lks_config_destroy(config);
 }
 

@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include <jansson.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #include <lockstep/plan.h>
@@ -49,6 +50,12 @@ static void a_run_on_mnist(void **state)
     assert_true(plan.scaled_lr == 2 * plan.base_lr && plan.kappa == 2 && plan.epochs == 5);
     assert_true(plan.same_bits);
     assert_false(plan.processes_chosen);
+}
+
+static void the_default_rate_is_that_of_pytorch(void **state)
+{
+    (void)state;
+    assert_true(lks_plan_config_default().base_lr == 1e-3); /* torch.optim.SGD and Adam */
 }
 
 static void a_thousand_samples_on_two_workers(void **state)
@@ -163,8 +170,9 @@ static void processes_are_chosen_from_world_and_cores(void **state)
     (void)state;
     static const struct {
         int64_t world, cores, processes;
-    } cases[] = {{0, 8, 1},    {16, 1, 1}, {16, 2, 2}, {16, 6, 4},
-                 {16, 64, 16}, {15, 4, 3}, {7, 6, 1},  {1, 8, 1}};
+    } cases[] = {
+        {0, 8, 1}, {16, 1, 1}, {16, 2, 2},      {16, 6, 4},    {16, 64, 16},   {15, 4, 3},
+        {7, 6, 1}, {1, 8, 1},  {512, 512, 256}, {257, 512, 1}, {300, 512, 150}}; /* a group holds 256 */
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         lks_plan_config c = mnist();
         c.processes = 0;
@@ -253,9 +261,23 @@ static void numbers_that_are_none_are_refused(void **state)
     c.base_lr = 1e308;
     c.local_batch = 1000;
     CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, "is no number");
-    c = mnist();
-    c.tail = (lks_tail)7;
-    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, "the tail is 7; a value from 0 to 2 is needed");
+}
+
+static void choices_that_are_none_are_refused(void **state)
+{
+    (void)state;
+    lks_plan_config tail = mnist(), reduction = mnist(), rule = mnist(), from = mnist(), schedule = mnist();
+    tail.tail = (lks_tail)7;
+    reduction.reduction = (lks_reduction)-1;
+    rule.lr_rule = (lks_lr_rule)3;
+    from.warmup_from = (lks_warmup_from)2;
+    schedule.schedule = (lks_lr_schedule)INT_MAX;
+    lks_plan plan;
+    CHECK_FAILS(lks_plan_create(&tail, &plan), LKS_E_ARG, "the tail is 7; a value from 0 to 2 is needed");
+    CHECK_FAILS(lks_plan_create(&reduction, &plan), LKS_E_ARG, "the reduction is -1");
+    CHECK_FAILS(lks_plan_create(&rule, &plan), LKS_E_ARG, "the learning-rate rule is 3");
+    CHECK_FAILS(lks_plan_create(&from, &plan), LKS_E_ARG, "the start of the warm-up is 2");
+    CHECK_FAILS(lks_plan_create(&schedule, &plan), LKS_E_ARG, "the schedule is 2147483647");
 }
 
 /* --- an epoch walked position by position --- */
@@ -512,16 +534,21 @@ static void warnings_are_shown(void **state)
 {
     (void)state;
     lks_plan_config quiet = mnist(), twice = mnist(), ignored = mnist(), endless = mnist();
+    lks_plan_config short_steps = mnist(), full = mnist();
     twice.reduction = LKS_REDUCTION_SUM;
     ignored.lr_rule = LKS_LR_NONE;
     endless.warmup_epochs = 5;
+    short_steps.n_samples = 127; /* an effective batch is 128 */
+    full.n_samples = 128;
     const struct {
         lks_plan_config config;
         const char *warning; /* NULL: none */
     } cases[] = {{quiet, NULL},
                  {twice, "scales them twice"},
                  {ignored, "not scaled (lr.rule none)"},
-                 {endless, "never reached"}};
+                 {endless, "never reached"},
+                 {short_steps, "more than an epoch has samples"},
+                 {full, NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char *text = text_of(cases[i].config);
         CHECK_INT(strstr(text, "warning: ") != NULL, cases[i].warning != NULL);
@@ -560,6 +587,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_on_mnist),
+        cmocka_unit_test(the_default_rate_is_that_of_pytorch),
         cmocka_unit_test(a_thousand_samples_on_two_workers),
         cmocka_unit_test(a_run_may_end_inside_an_epoch),
         cmocka_unit_test(any_consistent_batch_is_completed),
@@ -567,6 +595,7 @@ int main(void)
         cmocka_unit_test(bits_are_the_same_when_processes_own_whole_subtrees),
         cmocka_unit_test(mistakes_are_refused),
         cmocka_unit_test(numbers_that_are_none_are_refused),
+        cmocka_unit_test(choices_that_are_none_are_refused),
         cmocka_unit_test(plans_agree_with_walking_through_the_run),
         cmocka_unit_test(extreme_numbers_do_no_harm),
         cmocka_unit_test(rates_at_points_done_by_hand),
