@@ -76,10 +76,9 @@ static void report(const lks_trainer *t, const lks_train_progress *progress)
 /* Takes one step and moves the position behind it. */
 static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
 {
-    int64_t every = t->config.metrics_every_steps;
     /* the last step too: its gradient is looked at like the others' before the model is written */
-    bool with_metrics = (r->position.step + 1) % every == 0 ||
-                        r->position.step + 1 == t->config.plan->total_steps;
+    int64_t taken = r->position.step + 1;
+    bool with_metrics = taken % t->config.metrics_every_steps == 0 || taken == t->config.plan->total_steps;
     int64_t start = lks__now_ns();
     lks_status status = lks__train_step(t, &r->position, with_metrics, step);
     if (status != LKS_OK)
@@ -96,9 +95,8 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     r->epoch_samples += step->samples;
     r->epoch_loss_sum += step->loss_sum;
     r->result.train_loss = r->epoch_loss_sum / (double)r->epoch_samples;
-    if (r->position.step < t->config.plan->total_steps)
-        /* with the last step done there is nothing to stop */
-        r->result.stop_signal = r->position.step < t->config.plan->total_steps ? step->stop_signal : 0;
+    if (r->position.step < t->config.plan->total_steps) /* else there is nothing to stop */
+        r->result.stop_signal = step->stop_signal;
     if (with_metrics)
         log_step(t, r, step);
     return LKS_OK;
