@@ -2,12 +2,11 @@
 /* Failures that the members share: written once, in a record of their author, and published by one
  * compare-and-swap. A member that is killed at any instruction here holds nobody up: no lock is held, and
  * whoever fails next only finds the number there or not. */
-#include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "base/error.h"
+#include "comm/shm/process_end.h"
 #include "comm/shm/shm_member.h"
 #include "comm/shm/shm_wait.h"
 
@@ -97,7 +96,7 @@ void lks__shm_poison_if_dead(lks__shm_member *self, lks__shm_author author)
             continue;
         pid_t pid = (pid_t)atomic_load_explicit(&slot->pid, memory_order_relaxed);
         char who[LKS__WHO_BYTES];
-        if (kill(pid, 0) != 0 && errno == ESRCH)
+        if (lks__process_has_ended(pid))
             lks__shm_poison(self, author, LKS_E_PEER, "%s died", lks__shm_who(self, r, who));
     }
 }

@@ -3,18 +3,16 @@
  * the group. It starts after the barrier at which all process numbers are known, so every number names a
  * process that was a member a moment ago; that the number could go to another process in between needs all
  * numbers to be used up in that moment, and then the deadline of the next wait still ends the group. */
-#define _GNU_SOURCE /* syscall */
-
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "comm/shm/process_end.h"
 #include "comm/shm/shm_member.h"
 
 enum { LOOK_MS = 200 }; /* between looks, where the kernel does not tell of a process by itself */
@@ -69,8 +67,8 @@ static void open_peers(lks__watcher *self)
         self->peers[r] = (struct pollfd){.fd = -1, .events = POLLIN};
         if (pid == getpid())
             continue;
-        self->peers[r].fd = (int)syscall(SYS_pidfd_open, pid, 0);
-        if (self->peers[r].fd < 0) /* gone already, or a kernel that cannot, or too many open files */
+        self->peers[r].fd = lks__process_open(pid);
+        if (self->peers[r].fd < 0)
             self->must_look = true;
     }
 }
