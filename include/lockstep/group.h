@@ -29,9 +29,11 @@ typedef enum lks_op {
     LKS_MAX,  /* passes NaN on */
 } lks_op;
 
+enum { LKS_GROUP_MAX_SIZE = 256 }; /* members of a group at most */
+
 typedef struct lks_group_config {
     int rank;       /* 0 .. size - 1 */
-    int size;       /* >= 1 */
+    int size;       /* 1 .. LKS_GROUP_MAX_SIZE */
     int local_rank; /* rank among the members on this machine */
     int fd; /* an inherited memory file that all members share (LOCKSTEP_GROUP_FD); -1: meet at a socket */
     const char *address; /* MASTER_ADDR: names the meeting place when fd is -1; borrowed during create */

@@ -23,7 +23,6 @@ typedef enum lks__collective {
         LKS__N_COLLECTIVES
 } lks__collective;
 
-enum { LKS__MAX_MEMBERS = 256 };
 enum { LKS__N_DTYPES = LKS_U8 + 1, LKS__N_OPS = LKS_MAX + 1, LKS__REQUEST_TEXT_BYTES = 96 };
 
 /** One operation as a member asks for it; fields that it does not use are 0. */

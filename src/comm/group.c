@@ -15,9 +15,9 @@ lks_group_config lks_group_config_default(void)
 
 static lks_status check_size(int size, double timeout_s)
 {
-    if (size < 1 || size > LKS__MAX_MEMBERS)
+    if (size < 1 || size > LKS_GROUP_MAX_SIZE)
         return lks__fail(LKS_E_ARG, "a group of %d members is not possible; 1 to %d are", size,
-                         LKS__MAX_MEMBERS);
+                         LKS_GROUP_MAX_SIZE);
     if (!(timeout_s > 0))
         return lks__fail(LKS_E_ARG, "the timeout of a group is %g s; it must be above 0", timeout_s);
     return LKS_OK;

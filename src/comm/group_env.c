@@ -86,7 +86,7 @@ lks_status lks_group_config_from_env(lks_group_config *out)
     if (secure_getenv("RANK") == NULL) {
         status = check_not_mpi();
     } else {
-        status = number("WORLD_SIZE", 1, LKS__MAX_MEMBERS, &config.size);
+        status = number("WORLD_SIZE", 1, LKS_GROUP_MAX_SIZE, &config.size);
         if (status == LKS_OK)
             status = number("RANK", 0, config.size - 1, &config.rank);
         if (status == LKS_OK)

@@ -9,7 +9,7 @@
 enum {
     BLOCK_BYTES =
         2048,      /* what is reduced at a time: with its partial sums it stays in the first-level cache */
-    MAX_DEPTH = 9, /* partial sums that can be open at a time: log2(LKS__MAX_MEMBERS) + 1 are enough */
+    MAX_DEPTH = 9, /* partial sums that can be open at a time: log2(LKS_GROUP_MAX_SIZE) + 1 are enough */
     ALIGNMENT = 64
 };
 
@@ -67,7 +67,7 @@ static const struct {
     [LKS_U8] = {sum_8, max_u8, NULL},
 };
 
-_Static_assert(LKS__MAX_MEMBERS <= 1 << (MAX_DEPTH - 1), "partial sums for the deepest tree");
+_Static_assert(LKS_GROUP_MAX_SIZE <= 1 << (MAX_DEPTH - 1), "partial sums for the deepest tree");
 
 typedef struct reduction {
     combine_fn *combine;

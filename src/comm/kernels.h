@@ -10,8 +10,8 @@
 /** out[i] = sources[0][i] op ... op sources[size - 1][i], i < count, in tree order; mean divides the sum by
  * size once.
  *
- * Shapes: sources[r], out: [count]. size: 2 .. LKS__MAX_MEMBERS. out may be one of the sources, else they lie
- * apart. An element's result depends on the elements at its index only. Integers wrap.
+ * Shapes: sources[r], out: [count]. size: 2 .. LKS_GROUP_MAX_SIZE. out may be one of the sources, else they
+ * lie apart. An element's result depends on the elements at its index only. Integers wrap.
  */
 void lks__reduce(void *out, const void *const *sources, int size, size_t count, lks_dtype dtype, lks_op op);
 

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "base/error.h"
-#include "comm/collective.h"
 #include "conf/settings.h"
 #include "data/dataset_files.h"
 #include "plan/plan_config.h"
@@ -36,9 +35,9 @@ lks_status lks_train_join(const lks_config *config, lks_group **out)
 static lks_status check_processes(int64_t processes)
 {
     lks_group_config ignored;
-    if (processes > LKS__MAX_MEMBERS)
+    if (processes > LKS_GROUP_MAX_SIZE)
         return lks__fail(LKS_E_ARG, "%lld processes are more than can work together; %d can",
-                         (long long)processes, LKS__MAX_MEMBERS);
+                         (long long)processes, LKS_GROUP_MAX_SIZE);
     return lks_group_config_from_env(&ignored); /* refuses processes of an MPI launcher */
 }
 

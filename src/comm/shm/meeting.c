@@ -38,7 +38,7 @@ static bool connect_to(const lks__place *place, int *out)
 typedef struct host {
     const lks_group_config *config;
     const lks__place *place;
-    struct pollfd fds[LKS__MAX_MEMBERS]; /* [0]: the listening socket; [r]: the connection of rank r, or -1 */
+    struct pollfd fds[LKS_GROUP_MAX_SIZE]; /* [0]: where it listens; [r]: the connection of rank r, or -1 */
     int n_guests;
 } host;
 

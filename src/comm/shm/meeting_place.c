@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 #include "base/error.h"
 #include "comm/shm/meeting.h"
 #include "comm/shm/shm_control.h"
@@ -58,19 +60,16 @@ static lks_status open_folder(const char *path, int *out)
     return LKS_OK;
 }
 
-/* FNV-1a (Fowler, Noll, Vo), 64 bits, continued from `hash`; the terminator counts, so that parts stay apart.
- */
+/* Continued from `hash`; the terminator counts, so that parts stay apart. */
 static uint64_t hash_text(uint64_t hash, const char *text)
 {
-    for (size_t i = 0; i <= strlen(text); i++)
-        hash = (hash ^ (unsigned char)text[i]) * UINT64_C(0x100000001b3);
-    return hash;
+    return XXH64(text, strlen(text) + 1, hash);
 }
 
 static uint64_t place_hash(const char *name)
 {
     static const char *const variables[] = {"TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"};
-    uint64_t hash = hash_text(UINT64_C(0xcbf29ce484222325), name);
+    uint64_t hash = hash_text(0, name);
     for (int i = 0; i < 2; i++) {
         const char *value = secure_getenv(variables[i]);
         hash = hash_text(hash, value != NULL ? value : "");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The barrier: every member posts the signature of its operation and adds one to the word; the last to come
- * compares the signatures and moves the word to the next generation. See the README of the folder. */
+ * compares the signatures and moves the word to the next generation. See comm/README.md. */
 #include <sched.h>
 #include <stdio.h>
 

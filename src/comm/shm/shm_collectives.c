@@ -52,7 +52,7 @@ static piece take_piece(lks__shm_member *self, const lks__request *request, size
 static void reduce_inputs(const lks__shm_member *self, const lks__request *request, int half, size_t first,
                           size_t last, void *out)
 {
-    const void *sources[LKS__MAX_MEMBERS];
+    const void *sources[LKS_GROUP_MAX_SIZE];
     for (int r = 0; r < self->group.size; r++)
         sources[r] = (char *)input_at(self, r, half) + first * lks__dtype_bytes(request->dtype);
     lks__reduce(out, sources, self->group.size, last - first, request->dtype, request->op);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** What the members of a group share: the layout of the start of the memory file.
  *
- * All zero is the valid initial state, so an empty file is enough to start from. The README of this folder
- * describes the protocol.
+ * All zero is the valid initial state, so an empty file is enough to start from. comm/README.md describes
+ * the protocol.
  */
 #ifndef LKS_COMM_SHM_CONTROL_H
 #define LKS_COMM_SHM_CONTROL_H
@@ -78,7 +78,7 @@ typedef struct lks__shm_control {
 
 _Static_assert(offsetof(lks__shm_control, word) == LKS__LINE_BYTES, "the word has a line of its own");
 _Static_assert(offsetof(lks__shm_control, slots) == 14 * LKS__LINE_BYTES, "slots start on a line");
-_Static_assert(LKS__MAX_MEMBERS <= LKS__WORD_ARRIVED, "arrivals fit their field");
+_Static_assert(LKS_GROUP_MAX_SIZE <= LKS__WORD_ARRIVED, "arrivals fit their field");
 
 /* Offsets in the file; pure functions of the size of the group. */
 
