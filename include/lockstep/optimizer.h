@@ -21,7 +21,8 @@ typedef struct lks_optimizer_config {
     double epsilon;      /* adam, adamw; > 0 */
 } lks_optimizer_config;
 
-/** PyTorch's defaults for a kind (adamw: weight decay 0.01). */
+/** PyTorch's defaults for a kind (adamw: weight decay 0.01). For a kind that does not exist: a config that
+ * lks_optimizer_config_check refuses. */
 LKS_API lks_optimizer_config lks_optimizer_config_default(lks_optimizer_kind kind);
 
 /** Returns: LKS_OK; LKS_E_ARG with the field and its range. */

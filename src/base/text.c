@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +93,19 @@ bool lks__parse_i64(const char *text, int64_t *out)
     return true;
 }
 
+/* strtod with a decimal point, whatever the program's locale wants. */
+static double parse_in_c_locale(const char *text, char **end)
+{
+    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (c == (locale_t)0)
+        return strtod(text, end);
+    locale_t before = uselocale(c);
+    double value = strtod(text, end);
+    uselocale(before);
+    freelocale(c);
+    return value;
+}
+
 bool lks__parse_f64(const char *text, double *out)
 {
     if (text[0] == '\0' || isspace((unsigned char)text[0]))
@@ -100,7 +114,7 @@ bool lks__parse_f64(const char *text, double *out)
                                                                            : text; /* YAML's .nan, .inf */
     char *end;
     errno = 0;
-    double value = strtod(number, &end);
+    double value = parse_in_c_locale(number, &end);
     bool overflow = errno == ERANGE && (value > 1 || value < -1);
     if (overflow || end == number || *end != '\0')
         return false;

@@ -99,9 +99,9 @@ static lks_status check_optimizer(const lks_config *config, const lks__settings 
                         kind);
         return lks__error_hint(LKS_E_ARG, "unset it: %s=auto", option->key);
     }
-    if (settings->optimizer.nesterov && settings->optimizer.momentum == 0)
-        return lks__fail(LKS_E_ARG, "optimizer.nesterov (%s) needs optimizer.momentum > 0",
-                         entry_of(config, "optimizer.nesterov")->origin);
+    lks_status status = lks_optimizer_config_check(&settings->optimizer);
+    if (status != LKS_OK) /* every number by itself is in its range: what is left is Nesterov's momentum */
+        return lks__error_prefix(status, "%s", entry_of(config, "optimizer.nesterov")->origin);
     return LKS_OK;
 }
 

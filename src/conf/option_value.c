@@ -269,6 +269,16 @@ lks_status lks__option_parse(const lks__option *option, const char *text, lks__s
     return lks__fail(LKS_E_ARG, "%s is \"%s\"; %s is needed", option->key, shown, allowed);
 }
 
+lks_status lks__option_check(const lks__option *option, const lks__settings *settings)
+{
+    const double *value = field_in(option, settings);
+    if (option->type != LKS__OPTION_FLOAT || in_range(&option->range, *value))
+        return LKS_OK;
+    char allowed[LKS__ALLOWED_BYTES];
+    lks__option_allowed(option, allowed);
+    return lks__fail(LKS_E_ARG, "%s is %g; %s is needed", option->key, *value, allowed);
+}
+
 const char *lks__option_format(const lks__option *option, const lks__settings *settings,
                                char buffer[LKS__VALUE_BYTES])
 {

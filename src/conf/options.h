@@ -83,6 +83,9 @@ void lks__option_allowed(const lks__option *option, char out[LKS__ALLOWED_BYTES]
  * what is allowed; *out unchanged). */
 lks_status lks__option_parse(const lks__option *option, const char *text, lks__settings *out) LKS_MUST_USE;
 
+/** Checks a number that did not come from a text. Returns: LKS_OK, also for other types; LKS_E_ARG. */
+lks_status lks__option_check(const lks__option *option, const lks__settings *settings) LKS_MUST_USE;
+
 /** A field as text that lks__option_parse reads back to the same value. Returns `buffer`, or the text itself
  * for a text (NULL when that is not set). */
 const char *lks__option_format(const lks__option *option, const lks__settings *settings,

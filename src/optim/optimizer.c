@@ -1,69 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <lockstep/optimizer.h>
-#include <math.h>
-#include <stddef.h>
-
-#include "base/error.h"
 #include "optim/update.h"
 
-/* torch.optim's defaults. */
-static const lks_optimizer_config default_configs[] = {
-    [LKS_SGD] = {.kind = LKS_SGD, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8},
-    [LKS_ADAM] = {.kind = LKS_ADAM, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8},
-    [LKS_ADAMW] = {.kind = LKS_ADAMW, .weight_decay = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8},
-};
-
-lks_optimizer_config lks_optimizer_config_default(lks_optimizer_kind kind)
-{
-    return default_configs[kind];
-}
-
-static bool in_unit_interval(double x)
-{
-    return x >= 0.0 && x < 1.0;
-}
-
-static bool not_negative(double x)
-{
-    return x >= 0.0 && isfinite(x);
-}
-
-static bool positive(double x)
-{
-    return x > 0.0 && isfinite(x);
-}
-
-enum { FOR_SGD = 1 << LKS_SGD, FOR_ADAM = 1 << LKS_ADAM | 1 << LKS_ADAMW, FOR_ALL = FOR_SGD | FOR_ADAM };
-
-static const struct {
-    const char *name;
-    size_t offset;
-    int kinds; /* those that use the field; others ignore it */
-    bool (*allowed)(double);
-    const char *range;
-} fields[] = {
-    {"momentum", offsetof(lks_optimizer_config, momentum), FOR_SGD, in_unit_interval, "0 <= momentum < 1"},
-    {"weight_decay", offsetof(lks_optimizer_config, weight_decay), FOR_ALL, not_negative,
-     "weight_decay >= 0"},
-    {"beta1", offsetof(lks_optimizer_config, beta1), FOR_ADAM, in_unit_interval, "0 <= beta1 < 1"},
-    {"beta2", offsetof(lks_optimizer_config, beta2), FOR_ADAM, in_unit_interval, "0 <= beta2 < 1"},
-    {"epsilon", offsetof(lks_optimizer_config, epsilon), FOR_ADAM, positive, "epsilon > 0"},
-};
-
-lks_status lks_optimizer_config_check(const lks_optimizer_config *config)
-{
-    if ((unsigned)config->kind >= sizeof default_configs / sizeof default_configs[0])
-        return lks__fail(LKS_E_ARG, "optimizer kind %d; allowed: sgd, adam, adamw", (int)config->kind);
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        double value = *(const double *)((const char *)config + fields[i].offset);
-        if ((fields[i].kinds & 1 << config->kind) && !fields[i].allowed(value))
-            return lks__fail(LKS_E_ARG, "optimizer.%s is %g; allowed: %s", fields[i].name, value,
-                             fields[i].range);
-    }
-    if (config->kind == LKS_SGD && config->nesterov && config->momentum == 0.0)
-        return lks__fail(LKS_E_ARG, "optimizer.nesterov needs optimizer.momentum > 0");
-    return LKS_OK;
-}
+#include <math.h>
+#include <stddef.h>
 
 static lks__optim_rule rule_of(const lks_optimizer_config *config)
 {

@@ -4,7 +4,6 @@
 #include <lockstep/plan.h>
 
 #include <math.h>
-#include <stdio.h>
 
 #include "base/error.h"
 #include "base/machine.h"

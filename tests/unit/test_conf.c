@@ -241,7 +241,7 @@ static void mistakes_in_files_name_file_line_and_remedy(void **state)
          "is no setting of the optimizer adam\nhint: unset it: "
          "optimizer.momentum=auto"},
         {LEAST "optimizer: {beta1: 0.9}", "x.yaml:4) is no setting of the optimizer sgd"},
-        {LEAST "optimizer: {nesterov: true}", "x.yaml:4) needs optimizer.momentum > 0"},
+        {LEAST "optimizer: {nesterov: true}", "x.yaml:4: optimizer.nesterov needs optimizer.momentum > 0"},
         {LEAST "name: ../up", "name is \"../up\"; a name without \"/\""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

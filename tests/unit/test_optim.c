@@ -243,19 +243,25 @@ static void fields_out_of_range_are_refused(void **state)
         lks_optimizer_config config;
         const char *message;
     } bad[] = {
-        {{(lks_optimizer_kind)9}, "optimizer kind 9; allowed: sgd, adam, adamw"},
-        {{LKS_SGD, .momentum = 1.0}, "optimizer.momentum is 1; allowed: 0 <= momentum < 1"},
+        {{(lks_optimizer_kind)9}, "optimizer.kind is 9; one of sgd, adam, adamw is needed"},
+        {{LKS_SGD, .momentum = 1.0}, "optimizer.momentum is 1; a number >= 0 and < 1 is needed"},
         {{LKS_SGD, .momentum = -0.1}, "optimizer.momentum is -0.1"},
         {{LKS_SGD, .momentum = NAN}, "optimizer.momentum is nan"},
         {{LKS_SGD, .nesterov = true}, "optimizer.nesterov needs optimizer.momentum > 0"},
-        {{LKS_SGD, .weight_decay = -1e-4}, "optimizer.weight_decay is -0.0001; allowed: weight_decay >= 0"},
+        {{LKS_SGD, .weight_decay = -1e-4}, "optimizer.weight_decay is -0.0001; a number >= 0 is needed"},
         {{LKS_SGD, .weight_decay = INFINITY}, "optimizer.weight_decay is inf"},
-        {{LKS_ADAM, .beta1 = 1.0, .epsilon = 1}, "optimizer.beta1 is 1; allowed: 0 <= beta1 < 1"},
-        {{LKS_ADAMW, .beta2 = -1.0, .epsilon = 1}, "optimizer.beta2 is -1; allowed: 0 <= beta2 < 1"},
-        {{LKS_ADAM, .epsilon = 0.0}, "optimizer.epsilon is 0; allowed: epsilon > 0"},
+        {{LKS_ADAM, .beta1 = 1.0, .epsilon = 1}, "optimizer.beta1 is 1; a number >= 0 and < 1 is needed"},
+        {{LKS_ADAMW, .beta2 = -1.0, .epsilon = 1}, "optimizer.beta2 is -1; a number >= 0 and < 1 is needed"},
+        {{LKS_ADAM, .epsilon = 0.0}, "optimizer.epsilon is 0; a number > 0 is needed"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         CHECK_FAILS(lks_optimizer_config_check(&bad[i].config), LKS_E_ARG, bad[i].message);
+
+    static const int unknown[] = {-1, 3, 32, 1 << 30};
+    for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
+        lks_optimizer_config config = lks_optimizer_config_default((lks_optimizer_kind)unknown[i]);
+        CHECK_FAILS(lks_optimizer_config_check(&config), LKS_E_ARG, "optimizer.kind is ");
+    }
 
     lks_optimizer_config unused = {LKS_SGD, .beta1 = 7, .epsilon = -1};
     CHECK_OK(lks_optimizer_config_check(&unused));
