@@ -140,13 +140,39 @@ static void joining_fails_clean(void **state)
     CHECK_INT(outcomes[0].status, LKS_OK);
 }
 
+static void limit_file_size(rlim_t bytes)
+{
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){.rlim_cur = bytes, .rlim_max = RLIM_INFINITY});
+}
+
+static lks_status join_beyond_limit(int rank, int bytes, lks_group_config *config)
+{
+    lks_group *group;
+    if (rank == 1)
+        limit_file_size((rlim_t)bytes);
+    lks_status status = lks_group_create(config, &group);
+    lks_group_destroy(group);
+    return status;
+}
+
+/* Rank 0 is told, whether it came first or not, instead of waiting for the deadline. */
+static void a_member_without_room_to_join_tells_the_others(void **state)
+{
+    outcome *outcomes = *state;
+    run_two(join_beyond_limit, 1 << 16, outcomes); /* the group's file needs more for its staging areas */
+    for (int r = 0; r < 2; r++) {
+        CHECK_INT(outcomes[r].status, LKS_E_NOMEM);
+        assert_non_null(strstr(outcomes[r].text, "rank 1 cannot join: out of memory: a group needs"));
+    }
+}
+
 static lks_status memory_beyond_limit(int rank, int bytes, lks_group_config *config)
 {
     lks_group *group;
     lks_group_memory *memory = NULL;
     lks_status status = lks_group_create(config, &group);
     if (rank == 1) /* the signal of this limit would end the process */
-        setrlimit(RLIMIT_FSIZE, &(struct rlimit){.rlim_cur = 1 << 23, .rlim_max = RLIM_INFINITY});
+        limit_file_size(1 << 23);
     if (status == LKS_OK)
         status = lks_group_memory_create(group, (size_t)bytes, &memory);
     lks_group_memory_destroy(memory);
@@ -180,6 +206,7 @@ int main(void)
         cmocka_unit_test(creating_threads_fails_clean),
         cmocka_unit_test(creating_memory_fails_on_all),
         cmocka_unit_test(joining_fails_clean),
+        cmocka_unit_test(a_member_without_room_to_join_tells_the_others),
         cmocka_unit_test(the_limit_of_file_sizes_is_an_error_on_all),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -76,6 +76,8 @@ typedef struct lks__shm_control {
         slots[]; /* [size], then [size * LKS__SHM_RECORDS] records, then staging on a page boundary */
 } lks__shm_control;
 
+enum { LKS__SHM_HEAD_BYTES = 4096 }; /* one page */
+_Static_assert(offsetof(lks__shm_control, slots) <= LKS__SHM_HEAD_BYTES, "the head holds all but the slots");
 _Static_assert(offsetof(lks__shm_control, word) == LKS__LINE_BYTES, "the word has a line of its own");
 _Static_assert(offsetof(lks__shm_control, slots) == 14 * LKS__LINE_BYTES, "slots start on a line");
 _Static_assert(LKS_GROUP_MAX_SIZE <= LKS__WORD_ARRIVED, "arrivals fit their field");

@@ -87,14 +87,19 @@ const lks__backend lks__shm_backend = {
 
 /* ---- joining ---- */
 
-/* A member that has mapped the control block, but has no slot yet. Takes its own reference to the segment. */
+static lks_status reserve(lks__segment *segment, size_t bytes)
+{
+    lks_status status = lks__check_file_size(bytes);
+    return status == LKS_OK ? lks__segment_reserve(segment, 0, bytes) : status;
+}
+
+/* A member that has mapped the control block, but has no slot yet. Takes its own reference to the segment.
+ * There is memory behind the head only: what it takes to tell the others of a failure. */
 static lks_status member_create(lks__segment *segment, int rank, int size, double timeout_s,
                                 lks__shm_member **out)
 {
     size_t bytes = lks__shm_control_bytes(size);
-    lks_status status = lks__check_file_size(bytes);
-    if (status == LKS_OK)
-        status = lks__segment_reserve(segment, 0, bytes);
+    lks_status status = reserve(segment, LKS__SHM_HEAD_BYTES);
     if (status != LKS_OK)
         return status;
     lks__shm_member *self = lks__alloc(sizeof *self, LKS__MEM_COMM);
@@ -142,6 +147,9 @@ static lks_status claim_slot(lks__shm_member *self)
     if (!agree(&control->version, LKS__SHM_VERSION))
         return lks__fail(LKS_E_ARG,
                          "the memory file of the group is of another version of lockstep, or none at all");
+    lks_status status = reserve(self->segment, lks__shm_control_bytes(size));
+    if (status != LKS_OK)
+        return refuse(self, lks__fail(status, "rank %d cannot join: %s", rank, lks_error_message()));
     if (!agree(&control->size, (uint32_t)size))
         return refuse(self, lks__fail(LKS_E_ARG, "rank %d says that the group has %d members, others say %u",
                                       rank, size, (unsigned)control->size));
