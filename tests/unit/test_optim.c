@@ -207,6 +207,19 @@ static void constants_are_rounded_once(void **state)
     assert_true(step.one_minus_beta2 == (float)(1 - 0.999));
 }
 
+/* torch/optim/sgd.py, adam.py: `if weight_decay != 0`. 1/4 and 1/2 are exact. */
+static void without_weight_decay_a_weight_is_not_in_its_gradient(void **state)
+{
+    (void)state;
+    float w[] = {INFINITY, -INFINITY, NAN}, grad_sum[] = {1, 1, 1}, momentum[] = {0, 0, 0};
+    lks__optim_step step = lks__optim_step_make(&(lks_optimizer_config){LKS_SGD, .momentum = 0.5}, 1, 1,
+                                                0.25);
+    lks__optim_update(&step, 3, grad_sum, w, (float *[]){momentum, NULL});
+    for (int i = 0; i < 3; i++)
+        assert_true(momentum[i] == 0.25f);
+    assert_true(w[0] == INFINITY && w[1] == -INFINITY && isnan(w[2]));
+}
+
 static void states_have_pytorchs_names(void **state)
 {
     (void)state;
@@ -275,6 +288,7 @@ int main(void)
         cmocka_unit_test(block_norms_have_one_order_of_additions),
         cmocka_unit_test(block_norms_are_accurate),
         cmocka_unit_test(constants_are_rounded_once),
+        cmocka_unit_test(without_weight_decay_a_weight_is_not_in_its_gradient),
         cmocka_unit_test(states_have_pytorchs_names),
         cmocka_unit_test(defaults_are_pytorchs),
         cmocka_unit_test(fields_out_of_range_are_refused),
