@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** From what the user states to the plan: world, batch, epoch, length, learning rate, one stage after the
  * other. Every stage reads the config and what earlier stages put into the plan. */
+#include <lockstep/group.h>
 #include <lockstep/plan.h>
 
 #include <math.h>
@@ -14,9 +15,6 @@
 
 /* No count is larger. */
 #define LIMIT LKS__INT_LIMIT
-
-/* No more processes are chosen, however many cores there are: what a process group can hold. */
-enum { MAX_PROCESSES = 256 };
 
 typedef long long ll; /* what %lld wants */
 
@@ -120,11 +118,12 @@ static lks_status check_numbers(const lks_plan_config *c, lks_plan *plan)
 
 /* --- stage 2: processes and workers --- */
 
-/* The largest number of processes, at most one per core, that share the workers evenly. */
+/* The largest number of processes, at most one per core, that a group can hold and that share the workers
+ * evenly. */
 static int64_t choose_processes(const lks_plan_config *c)
 {
     int64_t cores = c->usable_cores > 0 ? c->usable_cores : lks__usable_cores();
-    int64_t most = cores < MAX_PROCESSES ? cores : MAX_PROCESSES;
+    int64_t most = cores < LKS_GROUP_MAX_SIZE ? cores : LKS_GROUP_MAX_SIZE;
     int64_t processes = most < c->world ? most : c->world;
     while (c->world % processes != 0)
         processes--;

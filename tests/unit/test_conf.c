@@ -175,12 +175,25 @@ static void a_refused_setting_changes_nothing(void **state)
 
 /* --- mistakes --- */
 
-static void mistakes_in_files_name_file_line_and_remedy(void **state)
+/* A file, and what its refusal must say. */
+typedef struct mistake {
+    const char *yaml, *message;
+} mistake;
+
+static void check_mistakes(size_t n, const mistake *mistakes)
+{
+    for (size_t i = 0; i < n; i++) {
+        lks_config *config = (lks_config *)1;
+        CHECK_FAILS(lks_config_load(file_of(mistakes[i].yaml), 0, NULL, &config), LKS_E_ARG,
+                    mistakes[i].message);
+        assert_null(config);
+    }
+}
+
+static void unknown_keys_are_named_with_the_nearest(void **state)
 {
     (void)state;
-    static const struct {
-        const char *yaml, *message;
-    } cases[] = {
+    static const mistake cases[] = {
         {LEAST "optimizer: {lrr: 1}",
          "x.yaml:4: unknown key \"optimizer.lrr\"; did you mean \"optimizer.lr\"?"},
         {LEAST "momentum: 1", "x.yaml:4: unknown key \"momentum\"; did you mean \"optimizer.momentum\"?"},
@@ -188,6 +201,14 @@ static void mistakes_in_files_name_file_line_and_remedy(void **state)
         {LEAST "\"a\\nb\\e\": 1", "x.yaml:4: unknown key \"a?b?\""},
         {LEAST "lr: 0.1", "x.yaml:4: \"lr\" is a group of keys: lr.rule, lr.reference_batch,"},
         {LEAST "lr: [0.1]", "x.yaml:4: \"lr\" is a group of keys"},
+    };
+    check_mistakes(sizeof cases / sizeof cases[0], cases);
+}
+
+static void values_that_do_not_fit_are_named_with_what_does(void **state)
+{
+    (void)state;
+    static const mistake cases[] = {
         {"batch:\n  local: abc\n", "x.yaml:2: batch.local is \"abc\"; an integer >= 1 is needed"},
         {"batch:\n  local: 0\n", "x.yaml:2: batch.local is \"0\"; an integer >= 1 is needed"},
         {"batch:\n  local: 1.5\n", "batch.local is \"1.5\"; an integer >= 1 is needed"},
@@ -215,6 +236,14 @@ static void mistakes_in_files_name_file_line_and_remedy(void **state)
         {"name: \"a\\0b\"", "name is a text with a zero byte"},
         {"epochs: {a: 1}", "x.yaml:1: epochs is a group of keys; an integer >= 1 is needed"},
         {"epochs: [1]", "epochs is a list; an integer >= 1 is needed"},
+    };
+    check_mistakes(sizeof cases / sizeof cases[0], cases);
+}
+
+static void files_without_a_plain_set_of_keys_are_refused(void **state)
+{
+    (void)state;
+    static const mistake cases[] = {
         {"epochs: 1\nepochs: 2", "x.yaml:2: epochs is set twice, first in line 1"},
         {"batch.local: 1\n\nbatch: {local: 2}", "x.yaml:3: batch.local is set twice, first in line 1"},
         {"batch: {local: 1}\nbatch: {global: 2}", "x.yaml:2: batch is set twice, first in line 1"},
@@ -223,6 +252,14 @@ static void mistakes_in_files_name_file_line_and_remedy(void **state)
         {"# nothing\nepochs\n", "x.yaml:2: this is a text; settings"},
         {"", "x.yaml: the file holds no settings"},
         {"# nothing\n", "x.yaml: the file holds no settings"},
+    };
+    check_mistakes(sizeof cases / sizeof cases[0], cases);
+}
+
+static void files_that_are_no_yaml_are_refused(void **state)
+{
+    (void)state;
+    static const mistake cases[] = {
         {"epochs: 1\nbatch: {local: 1\nsteps: 2\n", "x.yaml:3: this is no YAML: did not find expected"},
         {"epochs: 1\n\tsteps: 2\n", "x.yaml:2: this is no YAML"},
         {"epochs: \x01\x02", "x.yaml: this is no YAML: control characters are not allowed (byte 8)"},
@@ -231,6 +268,14 @@ static void mistakes_in_files_name_file_line_and_remedy(void **state)
         {LEAST "--- }\n", "x.yaml:4: this is no YAML"},
         {"a: &a [*a]", "unknown key \"a\""},
         {"data: &d {normalize: *d}", "unknown key \"data.normalize.normalize\""},
+    };
+    check_mistakes(sizeof cases / sizeof cases[0], cases);
+}
+
+static void settings_that_do_not_fit_each_other_are_refused(void **state)
+{
+    (void)state;
+    static const mistake cases[] = {
         {"epochs: 1\nbatch.local: 1\n", "x.yaml: data.path is missing"},
         {"epochs: 1\ndata.path: d\nbatch.accumulate: 1\n", "the batch size is missing: set batch.local or"},
         {"data.path: d\nbatch.local: 1\n",
@@ -244,11 +289,7 @@ static void mistakes_in_files_name_file_line_and_remedy(void **state)
         {LEAST "optimizer: {nesterov: true}", "x.yaml:4: optimizer.nesterov needs optimizer.momentum > 0"},
         {LEAST "name: ../up", "name is \"../up\"; a name without \"/\""},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        lks_config *config = (lks_config *)1;
-        CHECK_FAILS(lks_config_load(file_of(cases[i].yaml), 0, NULL, &config), LKS_E_ARG, cases[i].message);
-        assert_null(config);
-    }
+    check_mistakes(sizeof cases / sizeof cases[0], cases);
 }
 
 static void mistakes_in_overrides_are_named(void **state)
@@ -461,7 +502,11 @@ int main(void)
         cmocka_unit_test(yaml_may_be_written_in_many_ways),
         cmocka_unit_test(overrides_come_after_the_file_in_their_order),
         cmocka_unit_test(a_refused_setting_changes_nothing),
-        cmocka_unit_test(mistakes_in_files_name_file_line_and_remedy),
+        cmocka_unit_test(unknown_keys_are_named_with_the_nearest),
+        cmocka_unit_test(values_that_do_not_fit_are_named_with_what_does),
+        cmocka_unit_test(files_without_a_plain_set_of_keys_are_refused),
+        cmocka_unit_test(files_that_are_no_yaml_are_refused),
+        cmocka_unit_test(settings_that_do_not_fit_each_other_are_refused),
         cmocka_unit_test(mistakes_in_overrides_are_named),
         cmocka_unit_test(what_is_no_file_is_refused),
         cmocka_unit_test(a_name_is_made_from_any_file_name),
