@@ -21,6 +21,12 @@ typedef enum lks__mem {
 
 enum { LKS__ALIGNMENT = 64 }; /* a cache line, and the widest vector */
 
+/** The smallest multiple of `multiple` that is not below n. */
+static inline size_t lks__round_up(size_t n, size_t multiple)
+{
+    return (n + multiple - 1) / multiple * multiple;
+}
+
 /** Zeroed memory, aligned to LKS__ALIGNMENT. NULL on failure, with the error message set. 0 bytes gives a
  * valid pointer. */
 void *lks__alloc(size_t bytes, lks__mem category);

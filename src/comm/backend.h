@@ -15,7 +15,6 @@
 typedef lks_status lks__collective_fn(lks_group *group, const lks__request *request);
 
 typedef struct lks__backend {
-    const char *name;
     lks__collective_fn *run[LKS__N_COLLECTIVES]; /* NULL: not run through this table */
     lks_status (*memory_create)(lks_group *group, size_t bytes, lks_group_memory **out);
     void (*memory_destroy)(lks_group_memory *memory);

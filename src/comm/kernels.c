@@ -3,20 +3,18 @@
 
 #include <stdint.h>
 
+#include "base/alloc.h"
 #include "base/tree.h"
 #include "comm/collective.h"
 
 enum {
-    BLOCK_BYTES =
-        2048,      /* what is reduced at a time: with its partial sums it stays in the first-level cache */
-    MAX_DEPTH = 9, /* partial sums that can be open at a time: log2(LKS_GROUP_MAX_SIZE) + 1 are enough */
-    ALIGNMENT = 64
+    BLOCK_BYTES = 8192, /* what is reduced at a time: its partial sums stay in a near cache */
+    MAX_DEPTH = 8,      /* partial sums that can be open at a time: log2(LKS_GROUP_MAX_SIZE) */
 };
 
-/* out[i] = a[i] op b[i]; out may be a or b: an element is read before it is written. */
-typedef void combine_fn(void *out, const void *a, const void *b, size_t n);
 typedef void divide_fn(void *data, size_t n, int divisor);
 
+/* Where out is a or b, an element is read before it is written, and by no other iteration. */
 #ifdef __clang__
 #define NO_CARRIED_DEPENDENCE _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -24,7 +22,7 @@ typedef void divide_fn(void *data, size_t n, int divisor);
 #endif
 
 #define COMBINE(name, type, expression)                                                                      \
-    static void name(void *out, const void *a, const void *b, size_t n)                                      \
+    LKS__SIMD_BODY void name##_body(void *out, const void *a, const void *b, size_t n)                       \
     {                                                                                                        \
         type *z = out;                                                                                       \
         const type *p = a, *q = b;                                                                           \
@@ -33,7 +31,8 @@ typedef void divide_fn(void *data, size_t n, int divisor);
             type x = p[i], y = q[i];                                                                         \
             z[i] = (type)(expression);                                                                       \
         }                                                                                                    \
-    }
+    }                                                                                                        \
+    LKS__SIMD_VERSIONS(name, void, (void *out, const void *a, const void *b, size_t n), (out, a, b, n))
 
 #define DIVIDE(name, type)                                                                                   \
     static void name(void *data, size_t n, int divisor)                                                      \
@@ -59,18 +58,25 @@ DIVIDE(divide_f32, float)
 DIVIDE(divide_f64, double)
 
 static const struct {
-    combine_fn *sum, *max;
+    lks__combine_fn *sum[LKS__SIMD_LEVELS], *max[LKS__SIMD_LEVELS];
     divide_fn *divide; /* NULL: the type has no mean */
 } kernels[LKS__N_DTYPES] = {
-    [LKS_F32] = {sum_f32, max_f32, divide_f32}, [LKS_F64] = {sum_f64, max_f64, divide_f64},
-    [LKS_I32] = {sum_32, max_i32, NULL},        [LKS_I64] = {sum_64, max_i64, NULL},
-    [LKS_U8] = {sum_8, max_u8, NULL},
+    [LKS_F32] = {LKS__SIMD_TABLE(sum_f32), LKS__SIMD_TABLE(max_f32), divide_f32},
+    [LKS_F64] = {LKS__SIMD_TABLE(sum_f64), LKS__SIMD_TABLE(max_f64), divide_f64},
+    [LKS_I32] = {LKS__SIMD_TABLE(sum_32), LKS__SIMD_TABLE(max_i32), NULL},
+    [LKS_I64] = {LKS__SIMD_TABLE(sum_64), LKS__SIMD_TABLE(max_i64), NULL},
+    [LKS_U8] = {LKS__SIMD_TABLE(sum_8), LKS__SIMD_TABLE(max_u8), NULL},
 };
 
-_Static_assert(LKS_GROUP_MAX_SIZE <= 1 << (MAX_DEPTH - 1), "partial sums for the deepest tree");
+lks__combine_fn *lks__combine(lks_dtype dtype, lks_op op, lks__simd level)
+{
+    return op == LKS_MAX ? kernels[dtype].max[level] : kernels[dtype].sum[level];
+}
+
+_Static_assert(LKS_GROUP_MAX_SIZE <= 1 << MAX_DEPTH, "partial sums for the deepest tree");
 
 typedef struct reduction {
-    combine_fn *combine;
+    lks__combine_fn *combine;
     const void *const *sources;
     size_t offset_bytes; /* of the block, in every source */
     size_t n;            /* elements in the block */
@@ -100,11 +106,10 @@ static void reduce_block(const reduction *r, void *out, int size)
 
 void lks__reduce(void *out, const void *const *sources, int size, size_t count, lks_dtype dtype, lks_op op)
 {
-    _Alignas(ALIGNMENT) char partial[MAX_DEPTH][BLOCK_BYTES];
+    _Alignas(LKS__ALIGNMENT) char partial[MAX_DEPTH][BLOCK_BYTES];
     size_t element = lks__dtype_bytes(dtype), block = BLOCK_BYTES / element;
-    reduction r = {.combine = op == LKS_MAX ? kernels[dtype].max : kernels[dtype].sum,
-                   .sources = sources,
-                   .partial = partial};
+    reduction r = {
+        .combine = lks__combine(dtype, op, lks__simd_best()), .sources = sources, .partial = partial};
     for (size_t done = 0; done < count; done += block) {
         r.offset_bytes = done * element;
         r.n = count - done < block ? count - done : block;

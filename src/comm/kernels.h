@@ -7,6 +7,15 @@
 
 #include <lockstep/group.h>
 
+#include "base/simd.h"
+
+/** out[i] = a[i] op b[i], i < n. out may be a or b, else they lie apart. */
+typedef void lks__combine_fn(void *out, const void *a, const void *b, size_t n);
+
+/** The loop that adds (LKS_SUM, LKS_MEAN) or takes the larger ones (LKS_MAX), for a level that the processor
+ * has. All levels give the same bits. */
+lks__combine_fn *lks__combine(lks_dtype dtype, lks_op op, lks__simd level);
+
 /** out[i] = sources[0][i] op ... op sources[size - 1][i], i < count, in tree order; mean divides the sum by
  * size once.
  *

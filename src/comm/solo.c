@@ -62,7 +62,6 @@ static void solo_destroy(lks_group *group)
 }
 
 static const lks__backend solo = {
-    .name = "solo",
     .run = {[LKS__BARRIER] = nothing, [LKS__ALL_REDUCE] = nothing, [LKS__BROADCAST] = nothing},
     .memory_create = solo_memory_create,
     .memory_destroy = solo_memory_destroy,

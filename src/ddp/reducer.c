@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "base/tree.h"
-#include "ddp/add.h"
+#include "comm/kernels.h"
 
 /* What a member tells the others in a step. Written by its owner before the first barrier, read by all
  * between the barriers. */
@@ -48,8 +48,9 @@ struct lks__reducer {
     lks__block *chunk;    /* own blocks: [n_chunk], consecutive among all blocks from chunk_first on */
     int64_t n_chunk, chunk_first;
 
-    lks__rank_tree *tree;
-    double *rank_values; /* [size]: what is summed over members */
+    const void **block_sources; /* [size]: a block in every member's arena */
+    float *block_sum;           /* [LKS__BLOCK_ELEMS] */
+    double *rank_values;        /* [size]: what is summed over members */
 };
 
 static lks_status check_config(const lks__reducer_config *config)
@@ -118,25 +119,25 @@ static void list_chunk(lks__reducer *reducer, const lks__span *tensors)
         }
 }
 
-static size_t align_up(size_t bytes)
+static size_t arena_bytes(const lks__reducer *reducer)
 {
-    return (bytes + LKS__ALIGNMENT - 1) / LKS__ALIGNMENT * LKS__ALIGNMENT;
+    return lks__round_up((size_t)reducer->arena_elems * sizeof(float), LKS__ALIGNMENT);
 }
 
 static region region_at(const lks__reducer *reducer, int rank)
 {
     char *start = lks_group_memory_at(reducer->memory, rank);
-    size_t arena_bytes = align_up((size_t)reducer->arena_elems * sizeof(float));
+    size_t slot_at = arena_bytes(reducer);
     return (region){
         .arena = (float *)start,
-        .slot = (step_slot *)(start + arena_bytes),
-        .block_norm2 = (double *)(start + arena_bytes + sizeof(step_slot)),
+        .slot = (step_slot *)(start + slot_at),
+        .block_norm2 = (double *)(start + slot_at + sizeof(step_slot)),
     };
 }
 
 static size_t region_bytes(const lks__reducer *reducer)
 {
-    size_t bytes = align_up((size_t)reducer->arena_elems * sizeof(float)) + sizeof(step_slot);
+    size_t bytes = arena_bytes(reducer) + sizeof(step_slot);
     return reducer->rank == 0 ? bytes + (size_t)n_blocks(reducer) * sizeof(double) : bytes;
 }
 
@@ -165,10 +166,12 @@ static lks_status allocate(lks__reducer *reducer, const lks__reducer_config *con
     reducer->member_arenas = lks__alloc_array(size, sizeof *reducer->member_arenas, LKS__MEM_COMM);
     reducer->slots = lks__alloc_array(size, sizeof *reducer->slots, LKS__MEM_COMM);
     reducer->rank_values = lks__alloc_array(size, sizeof *reducer->rank_values, LKS__MEM_COMM);
+    reducer->block_sources = lks__alloc_array(size, sizeof *reducer->block_sources, LKS__MEM_COMM);
+    reducer->block_sum = lks__alloc_array(LKS__BLOCK_ELEMS, sizeof *reducer->block_sum, LKS__MEM_COMM);
     reducer->first_block = lks__alloc_array(config->n_tensors + 1, sizeof *reducer->first_block,
                                             LKS__MEM_COMM);
     if (!reducer->arenas || !reducer->member_arenas || !reducer->slots || !reducer->rank_values ||
-        !reducer->first_block)
+        !reducer->block_sources || !reducer->block_sum || !reducer->first_block)
         return LKS_E_NOMEM;
 
     for (int i = 1; i < reducer->n_arenas; i++)
@@ -181,7 +184,7 @@ static lks_status allocate(lks__reducer *reducer, const lks__reducer_config *con
     if (!reducer->chunk)
         return LKS_E_NOMEM;
     list_chunk(reducer, config->tensors);
-    return lks__rank_tree_create(size, LKS__BLOCK_ELEMS, &reducer->tree);
+    return LKS_OK;
 }
 
 /* All that needs no other member. */
@@ -235,11 +238,12 @@ void lks__reducer_destroy(lks__reducer *reducer)
     if (!reducer)
         return;
     lks_group_memory_destroy(reducer->memory);
-    lks__rank_tree_destroy(reducer->tree);
     lks__free(reducer->chunk);
     for (int i = 1; reducer->arenas && i < reducer->n_arenas; i++)
         lks__free(reducer->arenas[i]);
     lks__free(reducer->first_block);
+    lks__free(reducer->block_sum);
+    lks__free(reducer->block_sources);
     lks__free(reducer->rank_values);
     lks__free(reducer->slots);
     lks__free(reducer->member_arenas);
@@ -256,8 +260,8 @@ float *lks__reducer_leaf(lks__reducer *reducer)
 static void merge_pending(lks__reducer *reducer)
 {
     float *left = reducer->arenas[reducer->n_pending - 2];
-    const float *right = reducer->arenas[reducer->n_pending - 1];
-    lks__add(reducer->arena_elems, left, right, left);
+    const void *const sums[] = {left, reducer->arenas[reducer->n_pending - 1]};
+    lks__reduce(left, sums, 2, (size_t)reducer->arena_elems, LKS_F32, LKS_SUM);
     reducer->n_pending--;
 }
 
@@ -286,13 +290,26 @@ static lks_status timed_barrier(lks__reducer *reducer, step_times *times)
     return status;
 }
 
+/* Adds a block over the members. Returns the sum: valid until the next call, with one member the arena
+ * itself.
+ */
+static const float *sum_block(const lks__reducer *reducer, const lks__block *block)
+{
+    if (reducer->size == 1)
+        return reducer->member_arenas[0] + block->offset_elems;
+    for (int rank = 0; rank < reducer->size; rank++)
+        reducer->block_sources[rank] = reducer->member_arenas[rank] + block->offset_elems;
+    lks__reduce(reducer->block_sum, reducer->block_sources, reducer->size, (size_t)block->n_elems, LKS_F32,
+                LKS_SUM);
+    return reducer->block_sum;
+}
+
 static void walk_chunk(lks__reducer *reducer, const lks__step_io *io, step_times *times)
 {
     int64_t start = lks__now_ns();
     for (int64_t i = 0; i < reducer->n_chunk; i++) {
         lks__block block = reducer->chunk[i];
-        block.grad_sum = lks__rank_tree_sum(reducer->tree, reducer->member_arenas, block.offset_elems,
-                                            block.n_elems);
+        block.grad_sum = sum_block(reducer, &block);
         int64_t reduced = lks__now_ns();
         reducer->block_norm2[reducer->chunk_first + i] = io->block(io->block_context, &block);
         int64_t end = lks__now_ns();

@@ -44,8 +44,7 @@ typedef struct lks__reducer_config {
 /** Allocates floor(log2 m) + 1 gradient arenas, one of them in shared memory.
  *
  * Collective. Ownership: the caller destroys *out, before the group; on failure *out is NULL.
- * Returns: LKS_OK; LKS_E_ARG; LKS_E_NOMEM; failures of lks_group_memory_create. A member that fails alone
- * must leave the group, or the others wait for it until their deadline.
+ * Returns: LKS_OK; LKS_E_ARG; LKS_E_NOMEM; LKS_E_PEER (another member has failed); failures of the group.
  */
 lks_status lks__reducer_create(const lks__reducer_config *config, lks__reducer **out) LKS_MUST_USE;
 void lks__reducer_destroy(lks__reducer *reducer);

@@ -68,7 +68,7 @@ static lks_status list_params(lks__network *network)
 static int64_t take(int64_t *end_elems, int64_t elems)
 {
     int64_t start = *end_elems;
-    *end_elems += (elems + CACHE_LINE_ELEMS - 1) / CACHE_LINE_ELEMS * CACHE_LINE_ELEMS;
+    *end_elems += (int64_t)lks__round_up((size_t)elems, CACHE_LINE_ELEMS);
     return start;
 }
 

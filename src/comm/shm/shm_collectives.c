@@ -63,7 +63,7 @@ static void reduce_inputs(const lks__shm_member *self, const lks__request *reque
 static size_t chunk_start(size_t n, size_t element, int rank, int size)
 {
     size_t line = CHUNK_ALIGNMENT_BYTES / element;
-    size_t start = (n * (size_t)rank / (size_t)size + line - 1) / line * line;
+    size_t start = lks__round_up(n * (size_t)rank / (size_t)size, line);
     return start < n ? start : n;
 }
 

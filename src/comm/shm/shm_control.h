@@ -11,10 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/alloc.h"
 #include "comm/collective.h"
 
 enum {
     LKS__SHM_VERSION = 1,
+    LKS__PAGE_BYTES = 4096,
     LKS__LINE_BYTES = 128, /* two cache lines: processors fetch them in pairs */
     LKS__SHM_TEXT_BYTES = 1528,
     LKS__SHM_RECORDS = 2,       /* failure records per member: of its own thread, of its watcher */
@@ -76,8 +78,7 @@ typedef struct lks__shm_control {
         slots[]; /* [size], then [size * LKS__SHM_RECORDS] records, then staging on a page boundary */
 } lks__shm_control;
 
-enum { LKS__SHM_HEAD_BYTES = 4096 }; /* one page */
-_Static_assert(offsetof(lks__shm_control, slots) <= LKS__SHM_HEAD_BYTES, "the head holds all but the slots");
+_Static_assert(offsetof(lks__shm_control, slots) <= LKS__PAGE_BYTES, "the first page holds all but slots");
 _Static_assert(offsetof(lks__shm_control, word) == LKS__LINE_BYTES, "the word has a line of its own");
 _Static_assert(offsetof(lks__shm_control, slots) == 14 * LKS__LINE_BYTES, "slots start on a line");
 _Static_assert(LKS_GROUP_MAX_SIZE <= LKS__WORD_ARRIVED, "arrivals fit their field");
@@ -86,8 +87,7 @@ _Static_assert(LKS_GROUP_MAX_SIZE <= LKS__WORD_ARRIVED, "arrivals fit their fiel
 
 static inline size_t lks__page_round(size_t bytes)
 {
-    enum { PAGE = 4096 };
-    return (bytes + PAGE - 1) / PAGE * PAGE;
+    return lks__round_up(bytes, LKS__PAGE_BYTES);
 }
 
 static inline size_t lks__shm_records_at(int size)

@@ -76,7 +76,6 @@ static void shm_destroy(lks_group *group)
 }
 
 const lks__backend lks__shm_backend = {
-    .name = "shm",
     .run = {[LKS__BARRIER] = lks__shm_run_barrier,
             [LKS__ALL_REDUCE] = lks__shm_all_reduce,
             [LKS__BROADCAST] = lks__shm_broadcast},
@@ -94,12 +93,12 @@ static lks_status reserve(lks__segment *segment, size_t bytes)
 }
 
 /* A member that has mapped the control block, but has no slot yet. Takes its own reference to the segment.
- * There is memory behind the head only: what it takes to tell the others of a failure. */
+ * There is memory behind the first page only: what it takes to tell the others of a failure. */
 static lks_status member_create(lks__segment *segment, int rank, int size, double timeout_s,
                                 lks__shm_member **out)
 {
     size_t bytes = lks__shm_control_bytes(size);
-    lks_status status = reserve(segment, LKS__SHM_HEAD_BYTES);
+    lks_status status = reserve(segment, LKS__PAGE_BYTES);
     if (status != LKS_OK)
         return status;
     lks__shm_member *self = lks__alloc(sizeof *self, LKS__MEM_COMM);
