@@ -110,7 +110,7 @@ static void bench_init(bench *b, int rank, int size, int fd)
     must(lks_plan_create(&wanted, &b->plan));
 
     lks_group_config where = lks_group_config_default();
-    where.rank = where.local_rank = rank;
+    where.rank = rank;
     where.size = size;
     where.fd = fd;
     must(lks_group_create(&where, &b->group));

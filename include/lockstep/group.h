@@ -32,10 +32,9 @@ typedef enum lks_op {
 enum { LKS_GROUP_MAX_SIZE = 256 }; /* members of a group at most */
 
 typedef struct lks_group_config {
-    int rank;       /* 0 .. size - 1 */
-    int size;       /* 1 .. LKS_GROUP_MAX_SIZE */
-    int local_rank; /* rank among the members on this machine */
-    int fd; /* an inherited memory file that all members share (LOCKSTEP_GROUP_FD); -1: meet at a socket */
+    int rank; /* 0 .. size - 1 */
+    int size; /* 1 .. LKS_GROUP_MAX_SIZE */
+    int fd;   /* an inherited memory file that all members share (LOCKSTEP_GROUP_FD); -1: meet at a socket */
     const char *address; /* MASTER_ADDR: names the meeting place when fd is -1; borrowed during create */
     int port;            /* MASTER_PORT: same */
     double timeout_s;    /* deadline of every wait, in seconds really slept; 300 */
@@ -44,7 +43,7 @@ typedef struct lks_group_config {
 /** A group of one, with the default timeout. */
 LKS_API lks_group_config lks_group_config_default(void);
 
-/** Fills a config from RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT and
+/** Fills a config from RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT and
  * LOCKSTEP_GROUP_FD.
  *
  * Without RANK the result is a group of one.

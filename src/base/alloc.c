@@ -86,6 +86,11 @@ char *lks__strdup(const char *text)
     return copy;
 }
 
+void lks__alloc_note(int64_t bytes, lks__mem category)
+{
+    atomic_fetch_add_explicit(&bytes_in_use[category], bytes, memory_order_relaxed);
+}
+
 int64_t lks__alloc_bytes(lks__mem category)
 {
     return atomic_load_explicit(&bytes_in_use[category], memory_order_relaxed);

@@ -12,7 +12,6 @@ typedef enum lks__mem {
     LKS__MEM_MISC,
     LKS__MEM_PARAMS,
     LKS__MEM_GRADS,
-    LKS__MEM_OPTIM,
     LKS__MEM_ACTIVATIONS,
     LKS__MEM_DATA,
     LKS__MEM_COMM,
@@ -43,6 +42,9 @@ void lks__free(void *memory);
 
 /** A copy of `text`, in LKS__MEM_MISC. */
 char *lks__strdup(const char *text);
+
+/** Counts memory that comes from elsewhere (shared memory): `bytes` more, or less when negative. */
+void lks__alloc_note(int64_t bytes, lks__mem category);
 
 /** Bytes that are allocated now in a category, and how many allocations were ever made, by the whole program.
  */

@@ -90,8 +90,6 @@ lks_status lks_group_config_from_env(lks_group_config *out)
         if (status == LKS_OK)
             status = number("RANK", 0, config.size - 1, &config.rank);
         if (status == LKS_OK)
-            status = number_or("LOCAL_RANK", 0, config.size - 1, config.rank, &config.local_rank);
-        if (status == LKS_OK)
             status = check_one_machine(&config);
         if (status == LKS_OK)
             status = read_meeting_place(&config);

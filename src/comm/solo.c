@@ -43,6 +43,7 @@ static lks_status solo_memory_create(lks_group *group, size_t bytes, lks_group_m
             return lks__fail_errno(LKS_E_NOMEM, errno, "out of memory: %zu bytes for a group", bytes);
         }
         self->memory.regions[0] = region;
+        lks__alloc_note((int64_t)bytes, LKS__MEM_COMM);
     }
     *out = &self->memory;
     return LKS_OK;
@@ -53,6 +54,7 @@ static void solo_memory_destroy(lks_group_memory *memory)
     solo_memory *self = (solo_memory *)((char *)memory - offsetof(solo_memory, memory));
     if (self->bytes > 0)
         munmap(memory->regions[0], self->bytes);
+    lks__alloc_note(-(int64_t)self->bytes, LKS__MEM_COMM);
     lks__free(self);
 }
 

@@ -74,7 +74,7 @@ static void run_processes(member_kind kind, int size, job *jobs)
     if (kind == AS_PROCESSES)
         config.fd = memfd_create("members", 0);
     for (int r = 0; r < size; r++) {
-        config.rank = config.local_rank = r;
+        config.rank = r;
         fflush(NULL);
         pids[r] = fork();
         if (pids[r] == 0)

@@ -6,40 +6,41 @@
 
 #include <lockstep/group.h>
 
-static const char *const names[] = {"RANK",        "WORLD_SIZE",  "LOCAL_RANK",        "LOCAL_WORLD_SIZE",
-                                    "MASTER_ADDR", "MASTER_PORT", "LOCKSTEP_GROUP_FD", "OMPI_COMM_WORLD_SIZE",
-                                    "PMI_SIZE"};
-enum { N_NAMES = sizeof names / sizeof names[0] };
+static const char *const names[] = {
+    "RANK",        "WORLD_SIZE",        "LOCAL_WORLD_SIZE",     "MASTER_ADDR",
+    "MASTER_PORT", "LOCKSTEP_GROUP_FD", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
+};
+enum { ADDRESS = 3, OMPI = 6, PMI = 7, N_NAMES = sizeof names / sizeof names[0] };
 
 typedef struct row {
     const char *values[N_NAMES]; /* in the order of the names; NULL: not set */
     const char *error;           /* part of the message; NULL: accepted */
-    int rank, size, local_rank, fd, port;
+    int rank, size, fd, port;
 } row;
 
 static const row rows[] = {
-    {{NULL}, NULL, 0, 1, 0, -1, 0},
-    {{"0", "1"}, NULL, 0, 1, 0, -1, 0},
-    {{"1", "4", "1", "4", "127.0.0.1", "29500"}, NULL, 1, 4, 1, -1, 29500},
-    {{"1", "4", NULL, NULL, "::1", "0"}, NULL, 1, 4, 1, -1, 0},
-    {{"3", "4", "3", "4", "127.0.0.1", "29500", "17"}, NULL, 3, 4, 3, 17, 29500},
-    {{"3", "4", NULL, NULL, NULL, NULL, "17"}, NULL, 3, 4, 3, 17, 0},
+    {{NULL}, NULL, 0, 1, -1, 0},
+    {{"0", "1"}, NULL, 0, 1, -1, 0},
+    {{"1", "4", "4", "127.0.0.1", "29500"}, NULL, 1, 4, -1, 29500},
+    {{"1", "4", NULL, "::1", "0"}, NULL, 1, 4, -1, 0},
+    {{"3", "4", "4", "127.0.0.1", "29500", "17"}, NULL, 3, 4, 17, 29500},
+    {{"3", "4", NULL, NULL, NULL, "17"}, NULL, 3, 4, 17, 0},
     {{"0"}, "WORLD_SIZE is not"},
     {{"0", "2"}, "MASTER_ADDR is not"},
-    {{"0", "2", NULL, NULL, "h"}, "MASTER_PORT is not"},
-    {{"0", "2", NULL, NULL, "h", "65536"}, "MASTER_PORT is \"65536\""},
-    {{"0", "2", NULL, NULL, "h", "x"}, "MASTER_PORT is \"x\""},
-    {{"2", "2", NULL, NULL, "h", "1"}, "RANK is \"2\"; it must be a whole number from 0 to 1"},
-    {{"-1", "2", NULL, NULL, "h", "1"}, "RANK is \"-1\""},
-    {{"", "2", NULL, NULL, "h", "1"}, "RANK is \"\""},
-    {{"0", "0", NULL, NULL, "h", "1"}, "WORLD_SIZE is \"0\""},
-    {{"0", "two", NULL, NULL, "h", "1"}, "WORLD_SIZE is \"two\""},
-    {{"0", "2", "5", NULL, "h", "1"}, "LOCAL_RANK is \"5\""},
-    {{"0", "4", "0", "2", "h", "1"}, "LOCAL_WORLD_SIZE is 2, but WORLD_SIZE is 4"},
-    {{"0", "2", NULL, NULL, NULL, NULL, "none"}, "LOCKSTEP_GROUP_FD is \"none\""},
-    {.values = {[7] = "2"}, .error = "OMPI_COMM_WORLD_SIZE is 2"},
-    {.values = {[8] = "3"}, .error = "PMI_SIZE is 3"},
-    {.values = {[7] = "1"}, .rank = 0, .size = 1, .fd = -1},
+    {{"0", "2", NULL, "h"}, "MASTER_PORT is not"},
+    {{"0", "2", NULL, "h", "65536"}, "MASTER_PORT is \"65536\""},
+    {{"0", "2", NULL, "h", "x"}, "MASTER_PORT is \"x\""},
+    {{"2", "2", NULL, "h", "1"}, "RANK is \"2\"; it must be a whole number from 0 to 1"},
+    {{"-1", "2", NULL, "h", "1"}, "RANK is \"-1\""},
+    {{"", "2", NULL, "h", "1"}, "RANK is \"\""},
+    {{"0", "0", NULL, "h", "1"}, "WORLD_SIZE is \"0\""},
+    {{"0", "257", NULL, "h", "1"}, "WORLD_SIZE is \"257\"; it must be a whole number from 1 to 256"},
+    {{"0", "two", NULL, "h", "1"}, "WORLD_SIZE is \"two\""},
+    {{"0", "4", "2", "h", "1"}, "LOCAL_WORLD_SIZE is 2, but WORLD_SIZE is 4"},
+    {{"0", "2", NULL, NULL, NULL, "none"}, "LOCKSTEP_GROUP_FD is \"none\""},
+    {.values = {[OMPI] = "2"}, .error = "OMPI_COMM_WORLD_SIZE is 2"},
+    {.values = {[PMI] = "3"}, .error = "PMI_SIZE is 3"},
+    {.values = {[OMPI] = "1"}, .rank = 0, .size = 1, .fd = -1},
 };
 
 static void set_all(const row *r)
@@ -67,12 +68,11 @@ static void every_row(void **state)
         CHECK_OK(lks_group_config_from_env(&config));
         CHECK_INT(config.rank, r->rank);
         CHECK_INT(config.size, r->size);
-        CHECK_INT(config.local_rank, r->local_rank);
         CHECK_INT(config.fd, r->fd);
         CHECK_INT(config.port, r->port);
         CHECK_NEAR(config.timeout_s, 300, 0);
-        if (r->values[4] != NULL)
-            assert_string_equal(config.address, r->values[4]);
+        if (r->values[ADDRESS] != NULL)
+            assert_string_equal(config.address, r->values[ADDRESS]);
     }
 }
 

@@ -48,7 +48,7 @@ static int teardown(void **state)
 static lks_group_config config_of(int rank, int size)
 {
     lks_group_config config = lks_group_config_default();
-    config.rank = config.local_rank = rank;
+    config.rank = rank;
     config.size = size;
     config.address = "127.0.0.1";
     config.port = 29500;

@@ -294,7 +294,7 @@ static void run_threads(run *r)
 static void process_main(run *r, int rank, int fd)
 {
     lks_group_config config = lks_group_config_default();
-    config.rank = config.local_rank = rank;
+    config.rank = rank;
     config.size = r->size;
     config.fd = fd;
     config.timeout_s = timeout_s;

@@ -13,6 +13,7 @@
 #include <lockstep/group.h>
 
 #include "base/alloc.h"
+#include "base/error.h"
 
 enum { SIZE = 3, ALARM_S = 60, TEXT_BYTES = 512 };
 
@@ -140,6 +141,36 @@ static void joining_fails_clean(void **state)
     CHECK_INT(outcomes[0].status, LKS_OK);
 }
 
+/* A member counts the region that it has reserved, until it gives it back. */
+static lks_status count_region(int rank, int bytes, lks_group_config *config)
+{
+    lks_group *group;
+    lks_group_memory *memory = NULL;
+    config->rank = rank;
+    lks_status status = lks_group_create(config, &group);
+    int64_t before = held_bytes();
+    if (status == LKS_OK)
+        status = lks_group_memory_create(group, (size_t)bytes, &memory);
+    int64_t held = held_bytes() - before;
+    lks_group_memory_destroy(memory);
+    if (status == LKS_OK && (held < bytes || held > bytes + 3 * 4096 || held_bytes() != before))
+        status = lks__fail(LKS_E_INTERNAL, "%lld bytes are counted, then %lld", (long long)held,
+                           (long long)(held_bytes() - before));
+    lks_group_destroy(group);
+    return status;
+}
+
+static void group_memory_is_counted(void **state)
+{
+    outcome *outcomes = *state;
+    lks_group_config alone = lks_group_config_default();
+    CHECK_OK(count_region(0, 1 << 20, &alone));
+    run_two(count_region, 1 << 20, outcomes);
+    for (int r = 0; r < 2; r++)
+        if (outcomes[r].status != LKS_OK)
+            fail_msg("rank %d: %s", r, outcomes[r].text);
+}
+
 static void limit_file_size(rlim_t bytes)
 {
     setrlimit(RLIMIT_FSIZE, &(struct rlimit){.rlim_cur = bytes, .rlim_max = RLIM_INFINITY});
@@ -206,6 +237,7 @@ int main(void)
         cmocka_unit_test(creating_threads_fails_clean),
         cmocka_unit_test(creating_memory_fails_on_all),
         cmocka_unit_test(joining_fails_clean),
+        cmocka_unit_test(group_memory_is_counted),
         cmocka_unit_test(a_member_without_room_to_join_tells_the_others),
         cmocka_unit_test(the_limit_of_file_sizes_is_an_error_on_all),
     };

@@ -15,6 +15,7 @@ typedef struct shm_memory {
     lks__segment *segment;       /* one reference */
     size_t start, bytes;         /* the range in the file */
     size_t own_start, own_bytes; /* this member's region, in the file; the head counts to rank 0's */
+    size_t noted_bytes;          /* what of it lks__alloc_note has been told */
     range_head *head;            /* NULL: not mapped */
     lks_group_memory memory;     /* last: ends in an array */
 } shm_memory;
@@ -44,6 +45,7 @@ static void handle_destroy(shm_memory *self)
 {
     if (self == NULL)
         return;
+    lks__alloc_note(-(int64_t)self->noted_bytes, LKS__MEM_COMM);
     if (self->head != NULL)
         lks__segment_unmap(self->segment, self->start);
     lks__segment_put(self->segment);
@@ -93,10 +95,14 @@ static lks_status reserve_own(const lks__shm_member *member, shm_memory *self)
     if (self->own_bytes == 0)
         return LKS_OK;
     lks_status status = lks__segment_reserve(self->segment, self->own_start, self->own_bytes);
-    if (status == LKS_OK && member->group.rank == 0)
+    if (status != LKS_OK)
+        return status;
+    self->noted_bytes = self->own_bytes;
+    lks__alloc_note((int64_t)self->noted_bytes, LKS__MEM_COMM);
+    if (member->group.rank == 0)
         /* relaxed: published by the barrier that follows */
         atomic_store_explicit(&self->head->handles, (uint32_t)member->group.size, memory_order_relaxed);
-    return status;
+    return LKS_OK;
 }
 
 /* A barrier after which all know whether all succeeded. `own` is this member's status; its message, if any,
