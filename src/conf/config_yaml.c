@@ -378,33 +378,35 @@ static bool emit_option(yaml_emitter_t *emitter, const char *previous, const lks
                                                         : YAML_PLAIN_SCALAR_STYLE);
 }
 
-static bool emit_settings(yaml_emitter_t *emitter, const lks_config *config)
+static bool emit_settings(yaml_emitter_t *emitter, const lks__settings *settings)
 {
     const char *previous = "";
     if (!emit_mapping_start(emitter))
         return false;
     for (int i = 0; i < lks__n_options; i++) {
-        const char *value = lks_config_get(config, lks__options[i].key);
-        if (value[0] == '\0')
+        char buffer[LKS__VALUE_BYTES];
+        const lks__option *option = &lks__options[i];
+        const char *value = lks__option_format(option, settings, buffer);
+        if (value == NULL || value[0] == '\0' || !lks__option_applies(option, settings->optimizer.kind))
             continue;
-        if (!emit_option(emitter, previous, &lks__options[i], value))
+        if (!emit_option(emitter, previous, option, value))
             return false;
-        previous = lks__options[i].key;
+        previous = option->key;
     }
     return emit_mapping_ends(emitter, count_dots(previous) + 1);
 }
 
-static bool emit_document(yaml_emitter_t *emitter, const lks_config *config)
+static bool emit_document(yaml_emitter_t *emitter, const lks__settings *settings)
 {
     yaml_event_t event;
     return emit(emitter, &event, yaml_stream_start_event_initialize(&event, YAML_UTF8_ENCODING)) &&
            emit(emitter, &event, yaml_document_start_event_initialize(&event, NULL, NULL, NULL, 1)) &&
-           emit_settings(emitter, config) &&
+           emit_settings(emitter, settings) &&
            emit(emitter, &event, yaml_document_end_event_initialize(&event, 1)) &&
            emit(emitter, &event, yaml_stream_end_event_initialize(&event));
 }
 
-lks_status lks_config_to_yaml(const lks_config *config, char **out)
+lks_status lks__settings_to_yaml(const lks__settings *settings, char **out)
 {
     yaml_emitter_t emitter;
     lks__text text = {0};
@@ -414,13 +416,18 @@ lks_status lks_config_to_yaml(const lks_config *config, char **out)
     yaml_emitter_set_output(&emitter, append, &text);
     yaml_emitter_set_unicode(&emitter, 1);
     yaml_emitter_set_width(&emitter, -1);
-    bool ok = emit_document(&emitter, config);
+    bool ok = emit_document(&emitter, settings);
     yaml_emitter_delete(&emitter);
     if (ok)
         return lks__text_take(&text, out);
     /* Values are valid UTF-8 and events come in order, so only memory can have run out. */
     free(text.data);
     return lks__fail(LKS_E_NOMEM, "out of memory");
+}
+
+lks_status lks_config_to_yaml(const lks_config *config, char **out)
+{
+    return lks__settings_to_yaml(lks__config_settings(config), out);
 }
 
 bool lks__yaml_can_hold(const char *text)

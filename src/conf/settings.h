@@ -54,4 +54,7 @@ typedef struct lks__settings {
 
 const lks__settings *lks__config_settings(const lks_config *config);
 
+/** As lks_config_to_yaml, for settings that a program has changed. */
+lks_status lks__settings_to_yaml(const lks__settings *settings, char **out) LKS_MUST_USE;
+
 #endif

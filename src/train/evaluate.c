@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/tree.h"
+#include "plan/epoch.h"
 #include "train/trainer.h"
 
 int64_t lks__eval_n_leaves(const lks_dataset *test_set, int64_t local_batch)
 {
     lks_dataset_info info;
     lks_dataset_get_info(test_set, &info);
-    return (info.n_samples + local_batch - 1) / local_batch;
+    return lks__divide_up(info.n_samples, local_batch);
 }
 
 /* Leaf `leaf` holds the samples leaf*b .. leaf*b + n - 1 in their order. */

@@ -104,7 +104,11 @@ static lks_status job_init(job *j, const lks_config *config, const lks_group *gr
         return status;
     if ((status = create_graph(settings, j->train_set, &j->graph)) != LKS_OK)
         return status;
-    return lks_config_to_yaml(config, &j->yaml);
+    /* for the run directory: with the world fixed, so that the file means this run on any number of processes
+     */
+    lks__settings resolved = *settings;
+    resolved.world = j->plan.world;
+    return lks__settings_to_yaml(&resolved, &j->yaml);
 }
 
 lks_status lks_train(const lks_config *config, lks_group *group, const lks_train_options *options,

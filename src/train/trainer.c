@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/machine.h"
+#include "plan/epoch.h"
 
 lks_trainer_config lks_trainer_config_default(void)
 {
@@ -76,7 +77,7 @@ static lks_status compile(lks_trainer *t)
     if (plan->steps_per_epoch > 1 || n_test >= plan->local_batch)
         add_batch(batches, &n, plan->local_batch);
     /* leaves of an epoch's last step, and the last leaf of the test set */
-    add_batch(batches, &n, (plan->last_step_samples + plan->leaves - 1) / plan->leaves);
+    add_batch(batches, &n, lks__divide_up(plan->last_step_samples, plan->leaves));
     add_batch(batches, &n, plan->last_step_samples / plan->leaves);
     add_batch(batches, &n, n_test % plan->local_batch);
     lks__network_config config = {
@@ -91,21 +92,19 @@ static lks_status compile(lks_trainer *t)
 
 static lks_status allocate(lks_trainer *t)
 {
-    int64_t m = t->config.plan->leaves_per_process, largest = 0;
+    int64_t m = t->config.plan->leaves_per_process;
     int64_t n_eval = t->config.test_set == NULL
                          ? 0
                          : lks__eval_n_leaves(t->config.test_set, t->config.plan->local_batch);
     int n_params = lks__network_n_params(t->network);
-    for (int i = 0; i < n_params; i++)
-        if (lks__network_param(t->network, i)->n_elems > largest)
-            largest = lks__network_param(t->network, i)->n_elems;
 
     t->indices = lks__alloc_array(t->config.plan->local_batch, sizeof *t->indices, LKS__MEM_DATA);
     t->leaf_loss = lks__alloc_array(m, sizeof *t->leaf_loss, LKS__MEM_MISC);
     t->leaf_correct = lks__alloc_array(m, sizeof *t->leaf_correct, LKS__MEM_MISC);
     t->tensor_norm2 = lks__alloc_array(n_params, sizeof *t->tensor_norm2, LKS__MEM_MISC);
     t->eval_loss = lks__alloc_array(2 * n_eval, sizeof *t->eval_loss, LKS__MEM_MISC);
-    t->plain = lks__alloc_array(largest, sizeof *t->plain, LKS__MEM_PARAMS);
+    t->plain = lks__alloc_array(lks__network_largest_param_elems(t->network), sizeof *t->plain,
+                                LKS__MEM_PARAMS);
     if (t->indices == NULL || t->leaf_loss == NULL || t->leaf_correct == NULL || t->tensor_norm2 == NULL ||
         t->eval_loss == NULL || t->plain == NULL)
         return LKS_E_NOMEM;
