@@ -51,6 +51,12 @@ train accumulated 2 world=2 batch.accumulate=8
 same_run sixteen-1 sixteen-2
 same_run sixteen-1 accumulated
 
+# The config that a run leaves in its folder means that run, on any number of processes.
+train two 2
+"$lockstep" train "$work/two/config.yaml" -n 1 --json --output "$work/again" >"$work/again.json" 2>"$work/again.err" ||
+    fail "again: exit code $?"
+same_run two again
+
 # What changes the run changes the hash: the comparisons above can fail.
 train other 2 world=16 seed=1
 [ "$(member parameters_hash "$work/other.json")" != "$(member parameters_hash "$work/sixteen-2.json")" ] ||
