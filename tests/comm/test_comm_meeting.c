@@ -61,6 +61,7 @@ static pid_t start(int index, lks_group_config config)
 {
     fflush(NULL);
     pid_t pid = fork();
+    assert_true(pid >= 0); /* kill(-1) would reach everybody */
     if (pid != 0)
         return pid;
     alarm(ALARM_S);

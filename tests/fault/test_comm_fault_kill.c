@@ -241,6 +241,7 @@ static void check_death_while_joining(bool without_pidfd)
         pids[r] = fork();
         if (pids[r] == 0)
             member_main(&how, r, 1);
+        assert_true(pids[r] > 0); /* kill(-1) would reach everybody */
     }
     for (int r = 0; r < 2; r++)
         while (atomic_load(&control->slots[r].arrivals) == 0)

@@ -97,6 +97,7 @@ static void run_two(process_fn *body, int argument, outcome outcomes[2])
     for (int r = 0; r < 2; r++) {
         fflush(NULL);
         pids[r] = fork();
+        assert_true(pids[r] >= 0);
         if (pids[r] != 0)
             continue;
         alarm(ALARM_S);
