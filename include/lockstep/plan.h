@@ -27,8 +27,32 @@ typedef enum lks_reduction {
 } lks_reduction;
 
 typedef enum lks_lr_rule { LKS_LR_NONE, LKS_LR_LINEAR, LKS_LR_SQRT } lks_lr_rule;
-typedef enum lks_lr_schedule { LKS_SCHEDULE_CONSTANT, LKS_SCHEDULE_COSINE } lks_lr_schedule;
+typedef enum lks_schedule_kind {
+    LKS_SCHEDULE_CONSTANT,
+    /* over what follows the warm-up */
+    LKS_SCHEDULE_COSINE,
+    LKS_SCHEDULE_LINEAR,
+    LKS_SCHEDULE_POLYNOMIAL,
+    /* at ends of epochs, counted from the start of the run */
+    LKS_SCHEDULE_STEP,
+    LKS_SCHEDULE_MULTISTEP,
+    LKS_SCHEDULE_EXPONENTIAL,
+} lks_schedule_kind;
 typedef enum lks_warmup_from { LKS_WARMUP_FROM_REFERENCE, LKS_WARMUP_FROM_ZERO } lks_warmup_from;
+
+enum { LKS_MAX_MILESTONES = 32 };
+
+/** How the rate falls from the scaled rate, with the formulas of PyTorch's schedulers. A kind's own fields
+ * only are read. */
+typedef struct lks_schedule {
+    lks_schedule_kind kind;
+    double end_factor;                      /* cosine, linear: at the end of the run; 0 .. 1 */
+    double power;                           /* polynomial: (1 - progress)^power; > 0 */
+    double gamma;                           /* step, multistep, exponential: 0 < gamma <= 1 */
+    int64_t step_epochs;                    /* step: x gamma every so many epochs; >= 1 */
+    int64_t milestones[LKS_MAX_MILESTONES]; /* multistep: x gamma after each of these epochs; >= 1, rising */
+    int64_t n_milestones;                   /* multistep: >= 1 */
+} lks_schedule;
 
 /** What a plan is computed from. 0 (or NaN, where said) means "not given". */
 typedef struct lks_plan_config {
@@ -49,11 +73,11 @@ typedef struct lks_plan_config {
     int64_t reference_batch; /* needed by every rule but none */
     double warmup_epochs;    /* >= 0; may be fractional */
     lks_warmup_from warmup_from;
-    lks_lr_schedule schedule;
+    lks_schedule schedule;
 } lks_plan_config;
 
-/** Mean reduction, exact tail, 1 epoch, rate 0.001, no rule, constant schedule; n_samples and the batch must
- * be set. */
+/** Mean reduction, exact tail, 1 epoch, rate 0.001, no rule, constant schedule (and PyTorch's gamma 0.1,
+ * power 1, decay to 0 for the others); n_samples and the batch must be set. */
 LKS_API lks_plan_config lks_plan_config_default(void);
 
 typedef struct lks_plan {
@@ -82,7 +106,7 @@ typedef struct lks_plan {
     double warmup_samples;   /* S_w; 0: no warm-up */
     int64_t warmup_steps;    /* ceil(S_w / B) */
     lks_warmup_from warmup_from;
-    lks_lr_schedule schedule;
+    lks_schedule schedule;
     bool same_bits;        /* the run's bits do not depend on P: P = 1 or leaves_per_process a power of two */
     bool processes_chosen; /* P was chosen here, not given */
 } lks_plan;

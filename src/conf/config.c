@@ -86,19 +86,27 @@ static lks_status check_length(const lks_config *config, const lks__settings *se
                        : missing(config, "the length of the run is missing: set epochs, steps or samples");
 }
 
-static lks_status check_optimizer(const lks_config *config, const lks__settings *settings)
+/* A setting is given, but what is chosen does not have it. */
+static lks_status not_in_use(const lks__option *option, const entry *given, const lks__settings *settings)
 {
     char kind[LKS__VALUE_BYTES];
-    lks__option_format(lks__option_find("optimizer.kind"), settings, kind);
-    for (int i = 0; i < lks__n_options; i++) {
-        const lks__option *option = &lks__options[i];
-        const entry *given = &config->entries[i];
-        if (given->text == NULL || lks__option_applies(option, settings->optimizer.kind))
-            continue;
-        (void)lks__fail(LKS_E_ARG, "%s (%s) is no setting of the optimizer %s", option->key, given->origin,
-                        kind);
-        return lks__error_hint(LKS_E_ARG, "unset it: %s=auto", option->key);
-    }
+    const lks__option *choice = lks__option_find(option->of);
+    lks__option_format(choice, settings, kind);
+    (void)lks__fail(LKS_E_ARG, "%s (%s) is no setting of the %s %s", option->key, given->origin, choice->noun,
+                    kind);
+    return lks__error_hint(LKS_E_ARG, "unset it: %s=auto", option->key);
+}
+
+static lks_status check_in_use(const lks_config *config, const lks__settings *settings)
+{
+    for (int i = 0; i < lks__n_options; i++)
+        if (config->entries[i].text != NULL && !lks__option_applies(&lks__options[i], settings))
+            return not_in_use(&lks__options[i], &config->entries[i], settings);
+    return LKS_OK;
+}
+
+static lks_status check_optimizer(const lks_config *config, const lks__settings *settings)
+{
     lks_status status = lks_optimizer_config_check(&settings->optimizer);
     if (status != LKS_OK) /* every number by itself is in its range: what is left is Nesterov's momentum */
         return lks__error_prefix(status, "%s", entry_of(config, "optimizer.nesterov")->origin);
@@ -116,6 +124,24 @@ static lks_status check_rule(const lks_config *config, const lks__settings *sett
                      rule->text, rule->origin);
 }
 
+static lks_status check_schedule(const lks_config *config, const lks__settings *settings)
+{
+    static const struct {
+        lks_schedule_kind kind;
+        const char *key, *meaning;
+    } needed[] = {
+        {LKS_SCHEDULE_STEP, "lr.step_epochs", "the epochs between two falls of the learning rate"},
+        {LKS_SCHEDULE_MULTISTEP, "lr.milestones", "the epochs after which the learning rate falls"},
+        {LKS_SCHEDULE_EXPONENTIAL, "lr.gamma", "what the learning rate is multiplied by after every epoch"},
+    };
+    const entry *schedule = entry_of(config, "lr.schedule");
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        if (settings->schedule.kind == needed[i].kind && !is_given(config, needed[i].key))
+            return lks__fail(LKS_E_ARG, "lr.schedule is %s (%s), which needs %s: %s", schedule->text,
+                             schedule->origin, needed[i].key, needed[i].meaning);
+    return LKS_OK;
+}
+
 /* The name becomes a folder's name. */
 static lks_status check_name(const lks_config *config, const lks__settings *settings)
 {
@@ -130,7 +156,7 @@ static lks_status check_name(const lks_config *config, const lks__settings *sett
 }
 
 static lks_status (*const checks[])(const lks_config *config, const lks__settings *settings) = {
-    check_required, check_length, check_optimizer, check_rule, check_name,
+    check_required, check_length, check_in_use, check_optimizer, check_rule, check_schedule, check_name,
 };
 
 static lks_status check(const lks_config *config, const lks__settings *settings)
@@ -348,7 +374,7 @@ const char *lks_config_get(const lks_config *config, const char *key)
     const lks__option *option = lks__option_find(key);
     if (option == NULL)
         return NULL;
-    if (!lks__option_applies(option, config->settings.optimizer.kind))
+    if (!lks__option_applies(option, &config->settings))
         return "";
     const char *text = lks__option_format(option, &config->settings, buffer);
     return text != NULL ? text : "";

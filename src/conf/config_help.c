@@ -21,18 +21,20 @@ static void describe_default(const lks__option *option, char *out, size_t bytes)
         snprintf(out, bytes, "%s (adamw: %s)", default_of(option), option->adamw_default);
 }
 
-/* Which optimizers have the setting: "sgd", "adam, adamw"; "" for all, or when it is about something else. */
-static void describe_optimizers(const lks__option *option, char *out, size_t bytes)
+/* Which kinds have the setting: "sgd", "adam, adamw"; "" for all, or when it does not depend on a choice. */
+static void describe_kinds(const lks__option *option, char *out, size_t bytes)
 {
-    const lks__option *kinds = lks__option_find("optimizer.kind");
-    unsigned all = 0;
     out[0] = '\0';
+    if (option->of == NULL)
+        return;
+    const lks__option *kinds = lks__option_find(option->of);
+    unsigned all = 0;
     for (const lks__choice *kind = kinds->choices; kind->name != NULL; kind++)
         all |= 1u << kind->value;
-    if (option->optimizers == 0 || option->optimizers == all)
+    if (option->kinds == all)
         return;
     for (const lks__choice *kind = kinds->choices; kind->name != NULL; kind++)
-        if (option->optimizers & 1u << kind->value)
+        if (option->kinds & 1u << kind->value)
             lks__append(out, bytes, "%s%s", out[0] == '\0' ? "" : ", ", kind->name);
 }
 
@@ -40,7 +42,7 @@ static void describe_optimizers(const lks__option *option, char *out, size_t byt
 static void describe(const lks__option *option, char *out, size_t bytes)
 {
     char kinds[60];
-    describe_optimizers(option, kinds, sizeof kinds);
+    describe_kinds(option, kinds, sizeof kinds);
     snprintf(out, bytes, "%s%s%s", kinds, kinds[0] != '\0' ? " only: " : "", option->doc);
 }
 

@@ -387,7 +387,7 @@ static bool emit_settings(yaml_emitter_t *emitter, const lks__settings *settings
         char buffer[LKS__VALUE_BYTES];
         const lks__option *option = &lks__options[i];
         const char *value = lks__option_format(option, settings, buffer);
-        if (value == NULL || value[0] == '\0' || !lks__option_applies(option, settings->optimizer.kind))
+        if (value == NULL || value[0] == '\0' || !lks__option_applies(option, settings))
             continue;
         if (!emit_option(emitter, previous, option, value))
             return false;

@@ -15,7 +15,7 @@ lks_optimizer_config lks_optimizer_config_default(lks_optimizer_kind kind)
     lks__settings settings = {.optimizer.kind = kind};
     bool fits = is_known(kind);
     for (int i = 0; fits && i < lks__n_options; i++)
-        if (lks__options[i].optimizers != 0)
+        if (lks__option_is_of(&lks__options[i], "optimizer.kind"))
             fits = lks__option_parse(&lks__options[i], lks__option_default(&lks__options[i], kind),
                                      &settings) == LKS_OK;
     return settings.optimizer;
@@ -31,7 +31,7 @@ lks_status lks_optimizer_config_check(const lks_optimizer_config *config)
     }
     for (int i = 0; i < lks__n_options; i++) {
         const lks__option *option = &lks__options[i];
-        bool in_use = option->optimizers != 0 && lks__option_applies(option, config->kind);
+        bool in_use = lks__option_is_of(option, "optimizer.kind") && lks__option_applies(option, &settings);
         lks_status status = in_use ? lks__option_check(option, &settings) : LKS_OK;
         if (status != LKS_OK)
             return status;

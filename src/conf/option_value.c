@@ -167,7 +167,7 @@ static int64_t *count_of(const lks__option *option, lks__settings *settings)
 static void describe_list(const lks__option *option, char *out)
 {
     char what[60];
-    snprintf(what, sizeof what, "a list of up to %d integers", LKS__MAX_HIDDEN);
+    snprintf(what, sizeof what, "a list of up to %d integers", LKS__MAX_LIST);
     describe_range(what, &option->range, out, LKS__ALLOWED_BYTES);
 }
 
@@ -187,7 +187,7 @@ static bool parse_element(const lks__range *range, const char **text, int64_t *o
 
 static bool parse_list(const lks__option *option, const char *text, lks__settings *out)
 {
-    int64_t values[LKS__MAX_HIDDEN];
+    int64_t values[LKS__MAX_LIST];
     int64_t n = 0;
     bool bracket = text[0] == '[';
     const char *at = bracket ? text + 1 : text;
@@ -195,7 +195,7 @@ static bool parse_list(const lks__option *option, const char *text, lks__setting
     if (empty)
         at += strspn(at, " ");
     for (bool more = !empty; more; at += more) {
-        if (n == LKS__MAX_HIDDEN || !parse_element(&option->range, &at, &values[n++]))
+        if (n == LKS__MAX_LIST || !parse_element(&option->range, &at, &values[n++]))
             return false;
         more = *at == ',';
     }

@@ -21,13 +21,26 @@
 #define POSITIVE        .range = {.min = 0, .above_min = true, .max = INFINITY}
 #define NOT_NEGATIVE    .range = {.min = 0, .max = INFINITY}
 #define ANY_FINITE      .range = {.min = -INFINITY, .max = INFINITY}
+#define ABOVE_0_TO_1    .range = {.min = 0, .above_min = true, .max = 1}
 #define FROM_0_BELOW_1  .range = {.min = 0, .max = 1, .below_max = true}
 #define BETWEEN(lo, hi) .range = {.min = (lo), .max = (hi)}
 
 #define AS_TEXT_(x) #x
 #define AS_TEXT(x)  AS_TEXT_(x)
 
+/* Settings that only some kinds have. */
+#define OPTIMIZERS(bits) .of = "optimizer.kind", .kinds = (bits)
+#define SCHEDULES(bits)  .of = "lr.schedule", .kinds = (bits)
+
 enum { SGD = 1u << LKS_SGD, ADAM = 1u << LKS_ADAM, ADAMW = 1u << LKS_ADAMW };
+enum {
+    COSINE = 1u << LKS_SCHEDULE_COSINE,
+    LINEAR = 1u << LKS_SCHEDULE_LINEAR,
+    POLYNOMIAL = 1u << LKS_SCHEDULE_POLYNOMIAL,
+    STEP = 1u << LKS_SCHEDULE_STEP,
+    MULTISTEP = 1u << LKS_SCHEDULE_MULTISTEP,
+    EXPONENTIAL = 1u << LKS_SCHEDULE_EXPONENTIAL,
+};
 
 static const lks__choice model_kinds[] = {{"mlp", LKS__MODEL_MLP}, {NULL, 0}};
 static const lks__choice data_kinds[] = {{"mnist", LKS__DATA_MNIST}, {"idx", LKS__DATA_IDX}, {NULL, 0}};
@@ -40,8 +53,14 @@ static const lks__choice rules[] = {
     {"none", LKS_LR_NONE}, {"linear", LKS_LR_LINEAR}, {"sqrt", LKS_LR_SQRT}, {NULL, 0}};
 static const lks__choice warmup_froms[] = {
     {"reference", LKS_WARMUP_FROM_REFERENCE}, {"0", LKS_WARMUP_FROM_ZERO}, {NULL, 0}};
-static const lks__choice schedules[] = {
-    {"constant", LKS_SCHEDULE_CONSTANT}, {"cosine", LKS_SCHEDULE_COSINE}, {NULL, 0}};
+static const lks__choice schedules[] = {{"constant", LKS_SCHEDULE_CONSTANT},
+                                        {"cosine", LKS_SCHEDULE_COSINE},
+                                        {"linear", LKS_SCHEDULE_LINEAR},
+                                        {"polynomial", LKS_SCHEDULE_POLYNOMIAL},
+                                        {"step", LKS_SCHEDULE_STEP},
+                                        {"multistep", LKS_SCHEDULE_MULTISTEP},
+                                        {"exponential", LKS_SCHEDULE_EXPONENTIAL},
+                                        {NULL, 0}};
 
 /* Keys of a group stand together, and optimizer.kind before the settings whose defaults depend on it. */
 /* clang-format off */
@@ -95,22 +114,22 @@ const lks__option lks__options[] = {
      .doc = "gradient of a step; mean: over all its samples; sum: the sum of the means of local batches"},
 
     {"optimizer.kind", CHOICE(optimizer.kind, optimizers), .default_text = "sgd",
-     .doc = "optimizer, with PyTorch's formulas"},
+     .noun = "optimizer", .doc = "optimizer, with PyTorch's formulas"},
     {"optimizer.lr", FLOAT(base_lr), POSITIVE, .default_text = AS_TEXT(LKS__DEFAULT_LR),
      .doc = "base learning rate: the one that was tuned at lr.reference_batch"},
     {"optimizer.momentum", FLOAT(optimizer.momentum), FROM_0_BELOW_1, .default_text = "0",
-     .optimizers = SGD, .doc = "momentum, in PyTorch's form"},
+     OPTIMIZERS(SGD), .doc = "momentum, in PyTorch's form"},
     {"optimizer.nesterov", BOOL(optimizer.nesterov), .default_text = "false",
-     .optimizers = SGD, .doc = "Nesterov's momentum; needs optimizer.momentum > 0"},
+     OPTIMIZERS(SGD), .doc = "Nesterov's momentum; needs optimizer.momentum > 0"},
     {"optimizer.weight_decay", FLOAT(optimizer.weight_decay), NOT_NEGATIVE, .default_text = "0",
-     .adamw_default = "0.01", .optimizers = SGD | ADAM | ADAMW,
+     .adamw_default = "0.01", OPTIMIZERS(SGD | ADAM | ADAMW),
      .doc = "weight decay; added to the gradient (sgd, adam) or decoupled from it (adamw)"},
     {"optimizer.beta1", FLOAT(optimizer.beta1), FROM_0_BELOW_1, .default_text = "0.9",
-     .optimizers = ADAM | ADAMW, .doc = "decay of the average of gradients"},
+     OPTIMIZERS(ADAM | ADAMW), .doc = "decay of the average of gradients"},
     {"optimizer.beta2", FLOAT(optimizer.beta2), FROM_0_BELOW_1, .default_text = "0.999",
-     .optimizers = ADAM | ADAMW, .doc = "decay of the average of squared gradients"},
+     OPTIMIZERS(ADAM | ADAMW), .doc = "decay of the average of squared gradients"},
     {"optimizer.epsilon", FLOAT(optimizer.epsilon), POSITIVE, .default_text = "1e-8",
-     .optimizers = ADAM | ADAMW, .doc = "added to the denominator"},
+     OPTIMIZERS(ADAM | ADAMW), .doc = "added to the denominator"},
 
     {"lr.rule", CHOICE(lr_rule, rules), .default_text = "none",
      .doc = "how the learning rate follows the effective batch, kappa = batch.global / lr.reference_batch; "
@@ -121,8 +140,23 @@ const lks__option lks__options[] = {
      .doc = "length of the gradual warm-up to the scaled learning rate; may be a fraction"},
     {"lr.warmup_from", CHOICE(warmup_from, warmup_froms), .default_text = "reference",
      .doc = "where the warm-up starts; reference: at optimizer.lr; 0: at zero"},
-    {"lr.schedule", CHOICE(schedule, schedules), .default_text = "constant",
-     .doc = "learning rate after the warm-up; cosine: down to zero at the end of the run"},
+    {"lr.schedule", CHOICE(schedule.kind, schedules), .default_text = "constant", .noun = "schedule",
+     .doc = "how the learning rate falls, with the formulas of PyTorch's schedulers; cosine, linear, polynomial: "
+            "from the end of the warm-up to the end of the run; step, multistep, exponential: after whole epochs, "
+            "counted from the start of the run"},
+    {"lr.end_factor", FLOAT(schedule.end_factor), BETWEEN(0, 1), .default_text = "0",
+     SCHEDULES(COSINE | LINEAR), .doc = "what is left of the scaled learning rate at the end of the run"},
+    {"lr.power", FLOAT(schedule.power), POSITIVE, .default_text = "1",
+     SCHEDULES(POLYNOMIAL), .doc = "x (1 - progress) to this power"},
+    {"lr.gamma", FLOAT(schedule.gamma), ABOVE_0_TO_1, .default_text = "0.1",
+     SCHEDULES(STEP | MULTISTEP | EXPONENTIAL),
+     .doc = "x gamma every lr.step_epochs (step), at lr.milestones (multistep), after every epoch (exponential, "
+            "for which it must be set)"},
+    {"lr.step_epochs", COUNT(schedule.step_epochs), .default_doc = "must be set", .unit = "epochs",
+     SCHEDULES(STEP), .doc = "epochs between two falls"},
+    {"lr.milestones", INT_LIST(schedule.milestones, schedule.n_milestones), BETWEEN(1, 1e6),
+     .default_doc = "must be set", .unit = "epochs",
+     SCHEDULES(MULTISTEP), .doc = "epochs after which the learning rate falls, in rising order"},
 
     {"comm.timeout", FLOAT(comm_timeout_s), .range = {.min = 0, .above_min = true, .max = 1e9},
      .default_text = "300", .unit = "seconds",
@@ -166,9 +200,18 @@ bool lks__option_is_group(const char *name)
     return false;
 }
 
-bool lks__option_applies(const lks__option *option, lks_optimizer_kind kind)
+bool lks__option_is_of(const lks__option *option, const char *key)
 {
-    return option->optimizers == 0 || (option->optimizers & 1u << kind) != 0;
+    return option->of != NULL && strcmp(option->of, key) == 0;
+}
+
+bool lks__option_applies(const lks__option *option, const lks__settings *settings)
+{
+    if (option->of == NULL)
+        return true;
+    int chosen;
+    memcpy(&chosen, (const char *)settings + lks__option_find(option->of)->offset, sizeof chosen);
+    return (option->kinds & 1u << chosen) != 0;
 }
 
 const char *lks__option_default(const lks__option *option, lks_optimizer_kind kind)

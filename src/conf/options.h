@@ -14,7 +14,7 @@ typedef enum lks__option_type {
     LKS__OPTION_FLOAT,    /* double; finite */
     LKS__OPTION_TEXT,     /* const char *; not empty */
     LKS__OPTION_CHOICE,   /* an enum */
-    LKS__OPTION_INT_LIST, /* int64_t[LKS__MAX_HIDDEN], and an int64_t count */
+    LKS__OPTION_INT_LIST, /* int64_t[LKS__MAX_LIST], and an int64_t count */
     LKS__OPTION_BOOL,     /* bool */
 } lks__option_type;
 
@@ -43,8 +43,9 @@ typedef struct lks__option {
     const char *default_text;  /* NULL: not set */
     const char *default_doc;   /* what help says when there is no default_text; NULL: "not set" */
     const char *adamw_default; /* where it differs; NULL: as default_text */
-    unsigned
-        optimizers;   /* bits 1 << lks_optimizer_kind: the kinds that have this setting; 0: not about them */
+    const char *of;   /* the choice whose kinds have settings of their own, of which this is one; NULL */
+    unsigned kinds;   /* bits 1 << value: the values of that choice which have this setting */
+    const char *noun; /* of such a choice: "optimizer" */
     const char *unit; /* "samples"; NULL: none */
     const char *doc;
 } lks__option;
@@ -65,8 +66,11 @@ const char *lks__option_word(const char *key, int value);
 /** Whether keys start with "<name>.". */
 bool lks__option_is_group(const char *name);
 
-/** Whether the kind of optimizer has this setting; true for settings that are not about optimizers. */
-bool lks__option_applies(const lks__option *option, lks_optimizer_kind kind);
+/** Whether an option is a setting of the kinds of the choice `key`. */
+bool lks__option_is_of(const lks__option *option, const char *key);
+
+/** Whether what is chosen has this setting; true for settings that do not depend on a choice. */
+bool lks__option_applies(const lks__option *option, const lks__settings *settings);
 
 /** The default as text, which may depend on the kind of optimizer; NULL: none. */
 const char *lks__option_default(const lks__option *option, lks_optimizer_kind kind);
@@ -74,7 +78,7 @@ const char *lks__option_default(const lks__option *option, lks_optimizer_kind ki
 /** Sets LKS_E_ARG's message for a key that does not exist, or that is a group's name. */
 lks_status lks__option_unknown(const char *key);
 
-enum { LKS__ALLOWED_BYTES = 160, LKS__VALUE_BYTES = LKS__MAX_HIDDEN * 24 };
+enum { LKS__ALLOWED_BYTES = 160, LKS__VALUE_BYTES = LKS__MAX_LIST * 24 };
 
 /** What is allowed, in words: "an integer >= 1". */
 void lks__option_allowed(const lks__option *option, char out[LKS__ALLOWED_BYTES]);

@@ -11,7 +11,8 @@
 #include <lockstep/optimizer.h>
 #include <lockstep/plan.h>
 
-enum { LKS__MAX_HIDDEN = 32 };
+enum { LKS__MAX_LIST = 32 }; /* elements of a list */
+_Static_assert((int)LKS__MAX_LIST == (int)LKS_MAX_MILESTONES, "lists of options have one length");
 
 /** The base learning rate when none is given: that of PyTorch's SGD and Adam. */
 #define LKS__DEFAULT_LR 0.001
@@ -27,7 +28,7 @@ typedef struct lks__settings {
     int64_t threads; /* compute threads per process */
 
     lks__model_kind model_kind;
-    int64_t hidden[LKS__MAX_HIDDEN]; /* mlp: sizes of the hidden layers */
+    int64_t hidden[LKS__MAX_LIST]; /* mlp: sizes of the hidden layers */
     int64_t n_hidden;
 
     lks__data_kind data_kind;
@@ -46,7 +47,7 @@ typedef struct lks__settings {
     int64_t reference_batch;
     double warmup_epochs;
     lks_warmup_from warmup_from;
-    lks_lr_schedule schedule;
+    lks_schedule schedule;
 
     double comm_timeout_s;
     int64_t metrics_every_steps;

@@ -27,7 +27,7 @@ lks_plan_config lks_plan_config_default(void)
         .base_lr = LKS__DEFAULT_LR,
         .lr_rule = LKS_LR_NONE,
         .warmup_from = LKS_WARMUP_FROM_REFERENCE,
-        .schedule = LKS_SCHEDULE_CONSTANT,
+        .schedule = {.kind = LKS_SCHEDULE_CONSTANT, .power = 1.0, .gamma = 0.1},
     };
 }
 
@@ -90,7 +90,7 @@ static lks_status check_choices(const lks_plan_config *c)
         {"reduction", (int)c->reduction, LKS_REDUCTION_SUM},
         {"learning-rate rule", (int)c->lr_rule, LKS_LR_SQRT},
         {"start of the warm-up", (int)c->warmup_from, LKS_WARMUP_FROM_ZERO},
-        {"schedule", (int)c->schedule, LKS_SCHEDULE_COSINE},
+        {"schedule", (int)c->schedule.kind, LKS_SCHEDULE_EXPONENTIAL},
     };
     for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++)
         if (choices[i].value < 0 || choices[i].value > choices[i].last)
@@ -99,11 +99,43 @@ static lks_status check_choices(const lks_plan_config *c)
     return LKS_OK;
 }
 
+static lks_status check_milestones(const lks_schedule *s)
+{
+    if (s->n_milestones < 1 || s->n_milestones > LKS_MAX_MILESTONES)
+        return lks__fail(LKS_E_ARG, "lr.milestones has %lld epochs; from 1 to %d are needed",
+                         (ll)s->n_milestones, LKS_MAX_MILESTONES);
+    int64_t before = 0;
+    for (int64_t i = 0; i < s->n_milestones; before = s->milestones[i++])
+        if (s->milestones[i] <= before)
+            return lks__fail(LKS_E_ARG,
+                             "lr.milestones has %lld after %lld; epochs >= 1 in rising order are needed",
+                             (ll)s->milestones[i], (ll)before);
+    return LKS_OK;
+}
+
+/* The numbers that the schedule uses: their ranges are those of the option table. */
+static lks_status check_schedule(const lks_schedule *s)
+{
+    const lks__settings settings = {.schedule = *s};
+    for (int i = 0; i < lks__n_options; i++) {
+        const lks__option *option = &lks__options[i];
+        bool in_use = lks__option_is_of(option, "lr.schedule") && lks__option_applies(option, &settings);
+        lks_status status = in_use ? lks__option_check(option, &settings) : LKS_OK;
+        if (status != LKS_OK)
+            return status;
+    }
+    if (s->kind == LKS_SCHEDULE_STEP && s->step_epochs < 1)
+        return lks__fail(LKS_E_ARG, "lr.step_epochs is %lld; an integer >= 1 is needed", (ll)s->step_epochs);
+    return s->kind == LKS_SCHEDULE_MULTISTEP ? check_milestones(s) : LKS_OK;
+}
+
 static lks_status check_numbers(const lks_plan_config *c, lks_plan *plan)
 {
     lks_status status = check_counts(c);
     if (status == LKS_OK)
         status = check_choices(c);
+    if (status == LKS_OK)
+        status = check_schedule(&c->schedule);
     if (status != LKS_OK)
         return status;
     if (!(isfinite(c->base_lr) && c->base_lr > 0))

@@ -16,6 +16,27 @@ static json_t *word(const char *key, int value)
     return json_string(lks__option_word(key, value));
 }
 
+/* A setting of the schedule; null where the schedule has no such setting. */
+static json_t *if_used(const lks_plan *plan, const char *key, json_t *value)
+{
+    const lks__settings settings = {.schedule = plan->schedule};
+    if (lks__option_applies(lks__option_find(key), &settings))
+        return value;
+    json_decref(value);
+    return json_null();
+}
+
+static json_t *milestones(const lks_schedule *schedule)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < schedule->n_milestones; i++)
+        if (json_array_append_new(list, number(schedule->milestones[i])) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
 static json_t *warnings(const lks_plan *plan)
 {
     json_t *list = json_array();
@@ -57,7 +78,12 @@ lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
         {"warmup_samples", json_real(plan->warmup_samples)},
         {"warmup_steps", number(plan->warmup_steps)},
         {"warmup_from", word("lr.warmup_from", (int)plan->warmup_from)},
-        {"schedule", word("lr.schedule", (int)plan->schedule)},
+        {"schedule", word("lr.schedule", (int)plan->schedule.kind)},
+        {"end_factor", if_used(plan, "lr.end_factor", json_real(plan->schedule.end_factor))},
+        {"power", if_used(plan, "lr.power", json_real(plan->schedule.power))},
+        {"gamma", if_used(plan, "lr.gamma", json_real(plan->schedule.gamma))},
+        {"step_epochs", if_used(plan, "lr.step_epochs", number(plan->schedule.step_epochs))},
+        {"milestones", if_used(plan, "lr.milestones", milestones(&plan->schedule))},
         {"same_bits", json_boolean(plan->same_bits)},
         {"warnings", warnings(plan)},
     };

@@ -6,32 +6,86 @@
 
 static const double pi = 3.14159265358979323846;
 
-/* The factor at `progress` (0 .. 1) of what follows the warm-up. One row per lks_lr_schedule. */
-static double constant(double progress)
+/* Where a run stands. */
+typedef struct moment {
+    double progress; /* of what follows the warm-up; 0 .. 1 */
+    int64_t epoch;   /* whole epochs since the start of the run */
+} moment;
+
+/* --- the factor on the scaled rate at a moment; the names are those of PyTorch's schedulers --- */
+
+/* From 1 down to the end factor, as `shape` goes from 1 to 0. */
+static double down_to_end(const lks_schedule *schedule, double shape)
 {
-    (void)progress;
+    return schedule->end_factor + (1.0 - schedule->end_factor) * shape;
+}
+
+static double constant(const lks_schedule *schedule, moment at)
+{
+    (void)schedule;
+    (void)at;
     return 1.0;
 }
 
-/* Loshchilov and Hutter 2017, equation 5, without restarts and down to 0. */
-static double cosine(double progress)
+/* CosineAnnealingLR; Loshchilov and Hutter 2017, equation 5, without restarts. */
+static double cosine(const lks_schedule *schedule, moment at)
 {
-    return 0.5 * (1.0 + cos(pi * progress));
+    return down_to_end(schedule, 0.5 * (1.0 + cos(pi * at.progress)));
 }
 
-static double (*const schedules[])(double progress) = {
+/* LinearLR */
+static double linear(const lks_schedule *schedule, moment at)
+{
+    return down_to_end(schedule, 1.0 - at.progress);
+}
+
+/* PolynomialLR */
+static double polynomial(const lks_schedule *schedule, moment at)
+{
+    return pow(1.0 - at.progress, schedule->power);
+}
+
+/* StepLR */
+static double step(const lks_schedule *schedule, moment at)
+{
+    return pow(schedule->gamma, (double)(at.epoch / schedule->step_epochs));
+}
+
+/* MultiStepLR */
+static double multistep(const lks_schedule *schedule, moment at)
+{
+    int passed = 0;
+    while (passed < schedule->n_milestones && schedule->milestones[passed] <= at.epoch)
+        passed++;
+    return pow(schedule->gamma, passed);
+}
+
+/* ExponentialLR */
+static double exponential(const lks_schedule *schedule, moment at)
+{
+    return pow(schedule->gamma, (double)at.epoch);
+}
+
+static double (*const schedules[])(const lks_schedule *schedule, moment at) = {
     [LKS_SCHEDULE_CONSTANT] = constant,
     [LKS_SCHEDULE_COSINE] = cosine,
+    [LKS_SCHEDULE_LINEAR] = linear,
+    [LKS_SCHEDULE_POLYNOMIAL] = polynomial,
+    [LKS_SCHEDULE_STEP] = step,
+    [LKS_SCHEDULE_MULTISTEP] = multistep,
+    [LKS_SCHEDULE_EXPONENTIAL] = exponential,
 };
 
 double lks_plan_lr(const lks_plan *plan, int64_t samples_seen)
 {
-    double s = samples_seen > 0 ? (double)samples_seen : 0.0;
+    int64_t seen = samples_seen > 0 ? samples_seen : 0;
+    double s = (double)seen;
     double after = (double)plan->samples - plan->warmup_samples; /* samples after the warm-up */
     if (s < plan->warmup_samples) {
         double from = plan->warmup_from == LKS_WARMUP_FROM_ZERO ? 0.0 : plan->base_lr;
         return from + (plan->scaled_lr - from) * s / plan->warmup_samples;
     }
     double progress = after > 0 ? (s - plan->warmup_samples) / after : 1.0;
-    return plan->scaled_lr * schedules[plan->schedule](progress < 1.0 ? progress : 1.0);
+    moment at = {.progress = progress < 1.0 ? progress : 1.0, .epoch = seen / plan->samples_per_epoch};
+    return plan->scaled_lr * schedules[plan->schedule.kind](&plan->schedule, at);
 }

@@ -133,16 +133,46 @@ static void add_warmup(table *t, const lks_plan *p)
                 (ll)p->global_batch, p->warmup_from == LKS_WARMUP_FROM_ZERO ? 0.0 : p->base_lr, p->scaled_lr);
 }
 
+/* What the schedule does, in words. */
+static void describe_schedule(const lks_plan *p, char *out, size_t bytes)
+{
+    const lks_schedule *s = &p->schedule;
+    switch (s->kind) {
+    case LKS_SCHEDULE_CONSTANT:
+        snprintf(out, bytes, "%s", "");
+        return;
+    case LKS_SCHEDULE_COSINE:
+    case LKS_SCHEDULE_LINEAR:
+        snprintf(out, bytes, "down to %.6g at the end of the run", p->scaled_lr * s->end_factor);
+        return;
+    case LKS_SCHEDULE_POLYNOMIAL:
+        snprintf(out, bytes, "down to 0 at the end of the run, power %.6g", s->power);
+        return;
+    case LKS_SCHEDULE_STEP:
+        snprintf(out, bytes, "x %.6g every %lld epoch%s", s->gamma, (ll)s->step_epochs,
+                 lks__plural(s->step_epochs));
+        return;
+    case LKS_SCHEDULE_MULTISTEP:
+        snprintf(out, bytes, "x %.6g at %lld milestone%s, from epoch %lld to %lld", s->gamma,
+                 (ll)s->n_milestones, lks__plural(s->n_milestones), (ll)s->milestones[0],
+                 (ll)s->milestones[s->n_milestones - 1]);
+        return;
+    case LKS_SCHEDULE_EXPONENTIAL:
+        snprintf(out, bytes, "x %.6g after every epoch", s->gamma);
+        return;
+    }
+}
+
 static void add_rate(table *t, const lks_plan *p)
 {
-    char v[VALUE_BYTES], tuned[60] = "";
+    char v[VALUE_BYTES], tuned[60] = "", schedule[HOW_BYTES];
     if (p->reference_batch > 0)
         snprintf(tuned, sizeof tuned, "tuned for an effective batch of %lld", (ll)p->reference_batch);
     add_row(t, "base learning rate", rate(p->base_lr, v), "%s", tuned);
     add_scaled_rate(t, p);
     add_warmup(t, p);
-    add_row(t, "schedule", lks__option_word("lr.schedule", (int)p->schedule), "%s",
-            p->schedule == LKS_SCHEDULE_COSINE ? "down to 0 at the end of the run" : "");
+    describe_schedule(p, schedule, sizeof schedule);
+    add_row(t, "schedule", lks__option_word("lr.schedule", (int)p->schedule.kind), "%s", schedule);
 }
 
 static void add_result(table *t, const lks_plan *p)

@@ -79,7 +79,7 @@ static void a_whole_config_is_read(void **state)
     CHECK_INT(s->reference_batch, 64);
     CHECK_INT(s->lr_rule, LKS_LR_SQRT);
     CHECK_INT(s->warmup_from, LKS_WARMUP_FROM_ZERO);
-    CHECK_INT(s->schedule, LKS_SCHEDULE_COSINE);
+    CHECK_INT(s->schedule.kind, LKS_SCHEDULE_COSINE);
     assert_true(s->warmup_epochs == 0.5 && s->comm_timeout_s == 2.5);
     lks_config_destroy(config);
 }
@@ -287,6 +287,12 @@ static void settings_that_do_not_fit_each_other_are_refused(void **state)
          "optimizer.momentum=auto"},
         {LEAST "optimizer: {beta1: 0.9}", "x.yaml:4) is no setting of the optimizer sgd"},
         {LEAST "optimizer: {nesterov: true}", "x.yaml:4: optimizer.nesterov needs optimizer.momentum > 0"},
+        {LEAST "lr.schedule: step", "x.yaml:4), which needs lr.step_epochs: the epochs between two falls"},
+        {LEAST "lr: {schedule: multistep, gamma: 0.5}", "which needs lr.milestones"},
+        {LEAST "lr.schedule: exponential", "which needs lr.gamma"},
+        {LEAST "lr: {schedule: cosine, gamma: 0.5}",
+         "x.yaml:4) is no setting of the schedule cosine\nhint: unset it: lr.gamma=auto"},
+        {LEAST "lr.power: 2", "is no setting of the schedule constant"},
         {LEAST "name: ../up", "name is \"../up\"; a name without \"/\""},
     };
     check_mistakes(sizeof cases / sizeof cases[0], cases);
