@@ -38,6 +38,11 @@ typedef enum lks_schedule_kind {
     LKS_SCHEDULE_MULTISTEP,
     LKS_SCHEDULE_EXPONENTIAL,
 } lks_schedule_kind;
+typedef enum lks_warmup {
+    LKS_WARMUP_GRADUAL,  /* up to the scaled rate, a little with every step */
+    LKS_WARMUP_CONSTANT, /* at the base rate, then the scaled rate at once */
+    LKS_WARMUP_NONE,
+} lks_warmup;
 typedef enum lks_warmup_from { LKS_WARMUP_FROM_REFERENCE, LKS_WARMUP_FROM_ZERO } lks_warmup_from;
 
 enum { LKS_MAX_MILESTONES = 32 };
@@ -71,8 +76,9 @@ typedef struct lks_plan_config {
     double base_lr; /* > 0 */
     lks_lr_rule lr_rule;
     int64_t reference_batch; /* needed by every rule but none */
-    double warmup_epochs;    /* >= 0; may be fractional */
-    lks_warmup_from warmup_from;
+    lks_warmup warmup;
+    double warmup_epochs;        /* >= 0; may be fractional */
+    lks_warmup_from warmup_from; /* of a gradual warm-up */
     lks_schedule schedule;
 } lks_plan_config;
 
@@ -105,6 +111,7 @@ typedef struct lks_plan {
     int64_t reference_batch; /* 0: not given */
     double warmup_samples;   /* S_w; 0: no warm-up */
     int64_t warmup_steps;    /* ceil(S_w / B) */
+    lks_warmup warmup;
     lks_warmup_from warmup_from;
     lks_schedule schedule;
     bool same_bits;        /* the run's bits do not depend on P: P = 1 or leaves_per_process a power of two */

@@ -30,9 +30,11 @@
 
 /* Settings that only some kinds have. */
 #define OPTIMIZERS(bits) .of = "optimizer.kind", .kinds = (bits)
+#define WARMUPS(bits)    .of = "lr.warmup", .kinds = (bits)
 #define SCHEDULES(bits)  .of = "lr.schedule", .kinds = (bits)
 
 enum { SGD = 1u << LKS_SGD, ADAM = 1u << LKS_ADAM, ADAMW = 1u << LKS_ADAMW };
+enum { GRADUAL = 1u << LKS_WARMUP_GRADUAL, CONSTANT = 1u << LKS_WARMUP_CONSTANT };
 enum {
     COSINE = 1u << LKS_SCHEDULE_COSINE,
     LINEAR = 1u << LKS_SCHEDULE_LINEAR,
@@ -51,6 +53,8 @@ static const lks__choice optimizers[] = {
     {"sgd", LKS_SGD}, {"adam", LKS_ADAM}, {"adamw", LKS_ADAMW}, {NULL, 0}};
 static const lks__choice rules[] = {
     {"none", LKS_LR_NONE}, {"linear", LKS_LR_LINEAR}, {"sqrt", LKS_LR_SQRT}, {NULL, 0}};
+static const lks__choice warmups[] = {
+    {"gradual", LKS_WARMUP_GRADUAL}, {"constant", LKS_WARMUP_CONSTANT}, {"none", LKS_WARMUP_NONE}, {NULL, 0}};
 static const lks__choice warmup_froms[] = {
     {"reference", LKS_WARMUP_FROM_REFERENCE}, {"0", LKS_WARMUP_FROM_ZERO}, {NULL, 0}};
 static const lks__choice schedules[] = {{"constant", LKS_SCHEDULE_CONSTANT},
@@ -136,10 +140,13 @@ const lks__option lks__options[] = {
             "linear: x kappa; sqrt: x the square root of kappa"},
     {"lr.reference_batch", COUNT(reference_batch), .default_doc = "not set", .unit = "samples",
      .doc = "effective batch for which optimizer.lr was tuned; needed by every rule but none"},
+    {"lr.warmup", CHOICE(warmup, warmups), .default_text = "gradual", .noun = "warm-up",
+     .doc = "how the run comes to the scaled learning rate; gradual: with every step a little; constant: at "
+            "optimizer.lr for the length of the warm-up, then at once; none: from the start"},
     {"lr.warmup_epochs", FLOAT(warmup_epochs), BETWEEN(0, 1e6), .default_text = "0", .unit = "epochs",
-     .doc = "length of the gradual warm-up to the scaled learning rate; may be a fraction"},
+     WARMUPS(GRADUAL | CONSTANT), .doc = "length of the warm-up; may be a fraction"},
     {"lr.warmup_from", CHOICE(warmup_from, warmup_froms), .default_text = "reference",
-     .doc = "where the warm-up starts; reference: at optimizer.lr; 0: at zero"},
+     WARMUPS(GRADUAL), .doc = "where the warm-up starts; reference: at optimizer.lr; 0: at zero"},
     {"lr.schedule", CHOICE(schedule.kind, schedules), .default_text = "constant", .noun = "schedule",
      .doc = "how the learning rate falls, with the formulas of PyTorch's schedulers; cosine, linear, polynomial: "
             "from the end of the warm-up to the end of the run; step, multistep, exponential: after whole epochs, "

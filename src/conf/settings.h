@@ -46,6 +46,7 @@ typedef struct lks__settings {
     lks_lr_rule lr_rule;
     int64_t reference_batch;
     double warmup_epochs;
+    lks_warmup warmup;
     lks_warmup_from warmup_from;
     lks_schedule schedule;
 

@@ -89,6 +89,7 @@ static lks_status check_choices(const lks_plan_config *c)
         {"tail", (int)c->tail, LKS_TAIL_PAD},
         {"reduction", (int)c->reduction, LKS_REDUCTION_SUM},
         {"learning-rate rule", (int)c->lr_rule, LKS_LR_SQRT},
+        {"warm-up", (int)c->warmup, LKS_WARMUP_NONE},
         {"start of the warm-up", (int)c->warmup_from, LKS_WARMUP_FROM_ZERO},
         {"schedule", (int)c->schedule.kind, LKS_SCHEDULE_EXPONENTIAL},
     };
@@ -397,15 +398,22 @@ static lks_status plan_lr(const lks_plan_config *c, lks_plan *plan)
         return lks__fail(LKS_E_ARG,
                          "learning rate %g, scaled for a batch of %lld instead of %lld, is no number",
                          c->base_lr, (ll)plan->global_batch, (ll)c->reference_batch);
+    plan->warmup = c->warmup;
     plan->warmup_from = c->warmup_from;
     plan->schedule = c->schedule;
     return LKS_OK;
 }
 
 /* A rate that is not scaled up has nothing to warm up to from the reference. */
+static bool is_warmed_up(const lks_plan_config *c, const lks_plan *plan)
+{
+    bool from_zero = c->warmup == LKS_WARMUP_GRADUAL && c->warmup_from == LKS_WARMUP_FROM_ZERO;
+    return c->warmup != LKS_WARMUP_NONE && (from_zero || plan->scaled_lr > plan->base_lr);
+}
+
 static lks_status plan_warmup(const lks_plan_config *c, lks_plan *plan)
 {
-    if (c->warmup_from == LKS_WARMUP_FROM_REFERENCE && plan->scaled_lr <= plan->base_lr)
+    if (!is_warmed_up(c, plan))
         return LKS_OK;
     plan->warmup_samples = warmup_samples(c->warmup_epochs, plan->samples_per_epoch);
     if (plan->warmup_samples > (double)LIMIT)

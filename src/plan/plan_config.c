@@ -19,6 +19,7 @@ lks_plan_config lks__plan_config_from_settings(const lks__settings *settings, in
         .base_lr = settings->base_lr,
         .lr_rule = settings->lr_rule,
         .reference_batch = settings->reference_batch,
+        .warmup = settings->warmup,
         .warmup_epochs = settings->warmup_epochs,
         .warmup_from = settings->warmup_from,
         .schedule = settings->schedule,

@@ -16,10 +16,10 @@ static json_t *word(const char *key, int value)
     return json_string(lks__option_word(key, value));
 }
 
-/* A setting of the schedule; null where the schedule has no such setting. */
+/* A setting that only some kinds of warm-up or schedule have; null for the others. */
 static json_t *if_used(const lks_plan *plan, const char *key, json_t *value)
 {
-    const lks__settings settings = {.schedule = plan->schedule};
+    const lks__settings settings = {.warmup = plan->warmup, .schedule = plan->schedule};
     if (lks__option_applies(lks__option_find(key), &settings))
         return value;
     json_decref(value);
@@ -75,9 +75,10 @@ lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
         {"reference_batch", plan->reference_batch > 0 ? number(plan->reference_batch) : json_null()},
         {"kappa", json_real(plan->kappa)},
         {"scaled_lr", json_real(plan->scaled_lr)},
+        {"warmup", word("lr.warmup", (int)plan->warmup)},
         {"warmup_samples", json_real(plan->warmup_samples)},
         {"warmup_steps", number(plan->warmup_steps)},
-        {"warmup_from", word("lr.warmup_from", (int)plan->warmup_from)},
+        {"warmup_from", if_used(plan, "lr.warmup_from", word("lr.warmup_from", (int)plan->warmup_from))},
         {"schedule", word("lr.schedule", (int)plan->schedule.kind)},
         {"end_factor", if_used(plan, "lr.end_factor", json_real(plan->schedule.end_factor))},
         {"power", if_used(plan, "lr.power", json_real(plan->schedule.power))},

@@ -76,15 +76,22 @@ static double (*const schedules[])(const lks_schedule *schedule, moment at) = {
     [LKS_SCHEDULE_EXPONENTIAL] = exponential,
 };
 
+/* Goyal et al. 2017, section 2.2: constant and gradual warm-up. s < S_w */
+static double warmup_rate(const lks_plan *plan, double s)
+{
+    if (plan->warmup == LKS_WARMUP_CONSTANT)
+        return plan->base_lr;
+    double from = plan->warmup_from == LKS_WARMUP_FROM_ZERO ? 0.0 : plan->base_lr;
+    return from + (plan->scaled_lr - from) * s / plan->warmup_samples;
+}
+
 double lks_plan_lr(const lks_plan *plan, int64_t samples_seen)
 {
     int64_t seen = samples_seen > 0 ? samples_seen : 0;
     double s = (double)seen;
     double after = (double)plan->samples - plan->warmup_samples; /* samples after the warm-up */
-    if (s < plan->warmup_samples) {
-        double from = plan->warmup_from == LKS_WARMUP_FROM_ZERO ? 0.0 : plan->base_lr;
-        return from + (plan->scaled_lr - from) * s / plan->warmup_samples;
-    }
+    if (s < plan->warmup_samples)
+        return warmup_rate(plan, s);
     double progress = after > 0 ? (s - plan->warmup_samples) / after : 1.0;
     moment at = {.progress = progress < 1.0 ? progress : 1.0, .epoch = seen / plan->samples_per_epoch};
     return plan->scaled_lr * schedules[plan->schedule.kind](&plan->schedule, at);

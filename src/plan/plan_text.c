@@ -128,6 +128,9 @@ static void add_warmup(table *t, const lks_plan *p)
     count(p->warmup_steps, v);
     if (p->warmup_samples <= 0)
         add_row(t, "warm-up steps", v, "%s", "");
+    else if (p->warmup == LKS_WARMUP_CONSTANT)
+        add_row(t, "warm-up steps", v, "= ceil(%.15g / %lld), at %.6g, then %.6g", p->warmup_samples,
+                (ll)p->global_batch, p->base_lr, p->scaled_lr);
     else
         add_row(t, "warm-up steps", v, "= ceil(%.15g / %lld), from %.6g to %.6g", p->warmup_samples,
                 (ll)p->global_batch, p->warmup_from == LKS_WARMUP_FROM_ZERO ? 0.0 : p->base_lr, p->scaled_lr);

@@ -292,6 +292,8 @@ static void settings_that_do_not_fit_each_other_are_refused(void **state)
         {LEAST "lr.schedule: exponential", "which needs lr.gamma"},
         {LEAST "lr: {schedule: cosine, gamma: 0.5}",
          "x.yaml:4) is no setting of the schedule cosine\nhint: unset it: lr.gamma=auto"},
+        {LEAST "lr: {warmup: none, warmup_epochs: 1}", "is no setting of the warm-up none"},
+        {LEAST "lr: {warmup: constant, warmup_from: 0}", "is no setting of the warm-up constant"},
         {LEAST "lr.power: 2", "is no setting of the schedule constant"},
         {LEAST "name: ../up", "name is \"../up\"; a name without \"/\""},
     };

@@ -266,16 +266,20 @@ static void numbers_that_are_none_are_refused(void **state)
 static void choices_that_are_none_are_refused(void **state)
 {
     (void)state;
-    lks_plan_config tail = mnist(), reduction = mnist(), rule = mnist(), from = mnist(), schedule = mnist();
+    lks_plan_config warmup = mnist(), tail = mnist(), reduction = mnist(), rule = mnist(), from = mnist(),
+                    schedule = mnist();
     tail.tail = (lks_tail)7;
     reduction.reduction = (lks_reduction)-1;
     rule.lr_rule = (lks_lr_rule)3;
+    warmup.warmup = (lks_warmup)3;
     from.warmup_from = (lks_warmup_from)2;
     schedule.schedule.kind = (lks_schedule_kind)INT_MAX;
     lks_plan plan;
     CHECK_FAILS(lks_plan_create(&tail, &plan), LKS_E_ARG, "the tail is 7; a value from 0 to 2 is needed");
     CHECK_FAILS(lks_plan_create(&reduction, &plan), LKS_E_ARG, "the reduction is -1");
     CHECK_FAILS(lks_plan_create(&rule, &plan), LKS_E_ARG, "the learning-rate rule is 3");
+    CHECK_FAILS(lks_plan_create(&warmup, &plan), LKS_E_ARG,
+                "the warm-up is 3; a value from 0 to 2 is needed");
     CHECK_FAILS(lks_plan_create(&from, &plan), LKS_E_ARG, "the start of the warm-up is 2");
     CHECK_FAILS(lks_plan_create(&schedule, &plan), LKS_E_ARG, "the schedule is 2147483647");
 }
@@ -432,11 +436,38 @@ static void a_rate_that_is_not_scaled_up_has_no_warmup(void **state)
     CHECK_RATE(lks_plan_lr(&plan, 0), 0.005);
     c.warmup_from = LKS_WARMUP_FROM_ZERO;
     CHECK_INT(plan_of(c).warmup_steps, 469);
+    c.warmup = LKS_WARMUP_CONSTANT; /* which never starts at zero */
+    CHECK_INT(plan_of(c).warmup_steps, 0);
+    c.warmup = LKS_WARMUP_GRADUAL;
     c.n_samples = 100;
     c.local_batch = 1;
     c.processes = 1;
     c.warmup_epochs = 0.07; /* 7 samples, though 0.07 * 100 is above 7 in doubles */
     CHECK_INT(plan_of(c).warmup_steps, 7);
+}
+
+static void a_constant_warmup_jumps_at_its_end(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist();
+    c.warmup = LKS_WARMUP_CONSTANT;
+    lks_plan plan = plan_of(c);
+    CHECK_INT(plan.warmup_steps, 469);
+    CHECK_RATE(lks_plan_lr(&plan, 0), 0.02);
+    CHECK_RATE(lks_plan_lr(&plan, 59999), 0.02);
+    CHECK_RATE(lks_plan_lr(&plan, 60000), 0.04);
+    CHECK_RATE(lks_plan_lr(&plan, 180000), 0.02); /* half of the cosine, which begins after the warm-up */
+}
+
+static void without_warmup_the_scaled_rate_comes_first(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist();
+    c.warmup = LKS_WARMUP_NONE;
+    lks_plan plan = plan_of(c);
+    CHECK_INT(plan.warmup_steps, 0);
+    CHECK_RATE(lks_plan_lr(&plan, 0), 0.04);
+    CHECK_RATE(lks_plan_lr(&plan, 150000), 0.02);
 }
 
 static void a_warmup_may_last_to_the_end(void **state)
@@ -578,6 +609,8 @@ int main(void)
         cmocka_unit_test(extreme_numbers_do_no_harm),
         cmocka_unit_test(rates_at_points_done_by_hand),
         cmocka_unit_test(a_rate_that_is_not_scaled_up_has_no_warmup),
+        cmocka_unit_test(a_constant_warmup_jumps_at_its_end),
+        cmocka_unit_test(without_warmup_the_scaled_rate_comes_first),
         cmocka_unit_test(a_warmup_may_last_to_the_end),
         cmocka_unit_test(rates_depend_on_samples_not_on_workers),
         cmocka_unit_test(json_holds_the_plan),
