@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include <lockstep/export.h>
+#include <lockstep/optimizer.h>
 #include <lockstep/status.h>
 
 LKS_BEGIN_DECLS
@@ -26,7 +27,13 @@ typedef enum lks_reduction {
     LKS_REDUCTION_SUM,  /* sum over all samples of the step / local batch */
 } lks_reduction;
 
-typedef enum lks_lr_rule { LKS_LR_NONE, LKS_LR_LINEAR, LKS_LR_SQRT } lks_lr_rule;
+typedef enum lks_lr_rule {
+    LKS_LR_NONE,
+    LKS_LR_LINEAR,    /* rate x kappa */
+    LKS_LR_SQRT,      /* rate x sqrt(kappa) */
+    LKS_LR_ADAM_SQRT, /* rate x sqrt(kappa), and Adam's betas and epsilon scaled with it */
+    LKS_LR_LEGW,      /* rate x sqrt(kappa), warm-up epochs x kappa */
+} lks_lr_rule;
 typedef enum lks_schedule_kind {
     LKS_SCHEDULE_CONSTANT,
     /* over what follows the warm-up */
@@ -73,7 +80,8 @@ typedef struct lks_plan_config {
     int64_t steps;
     int64_t samples; /* rounded up to a whole step */
     lks_reduction reduction;
-    double base_lr; /* > 0 */
+    lks_optimizer_config optimizer; /* as tuned at the reference batch */
+    double base_lr;                 /* > 0 */
     lks_lr_rule lr_rule;
     int64_t reference_batch; /* needed by every rule but none */
     lks_warmup warmup;
@@ -82,7 +90,7 @@ typedef struct lks_plan_config {
     lks_schedule schedule;
 } lks_plan_config;
 
-/** Mean reduction, exact tail, 1 epoch, rate 0.001, no rule, constant schedule (and PyTorch's gamma 0.1,
+/** Mean reduction, exact tail, 1 epoch, SGD, rate 0.001, no rule, constant schedule (and PyTorch's gamma 0.1,
  * power 1, decay to 0 for the others); n_samples and the batch must be set. */
 LKS_API lks_plan_config lks_plan_config_default(void);
 
@@ -104,6 +112,7 @@ typedef struct lks_plan {
     double epochs;             /* samples / samples_per_epoch */
     int64_t last_step_samples; /* samples in the last step of an epoch */
     lks_reduction reduction;
+    lks_optimizer_config optimizer; /* what the run trains with: scaled where the rule scales it */
     double base_lr;
     double scaled_lr; /* rule(kappa) * base_lr */
     double kappa;     /* B / reference batch; 1 without a reference batch */
@@ -121,7 +130,8 @@ typedef struct lks_plan {
 /** Computes the plan.
  *
  * Returns: LKS_OK; LKS_E_ARG with the arithmetic in the message when the set does not fit, when there are
- * more workers than samples, when no step would be taken, or when P does not divide W.
+ * more workers than samples, when no step would be taken, or when P does not divide W, or when the rule
+ * does not fit the optimizer.
  */
 LKS_API lks_status lks_plan_create(const lks_plan_config *config, lks_plan *out) LKS_MUST_USE;
 

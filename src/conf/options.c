@@ -51,8 +51,9 @@ static const lks__choice tails[] = {
 static const lks__choice reductions[] = {{"mean", LKS_REDUCTION_MEAN}, {"sum", LKS_REDUCTION_SUM}, {NULL, 0}};
 static const lks__choice optimizers[] = {
     {"sgd", LKS_SGD}, {"adam", LKS_ADAM}, {"adamw", LKS_ADAMW}, {NULL, 0}};
-static const lks__choice rules[] = {
-    {"none", LKS_LR_NONE}, {"linear", LKS_LR_LINEAR}, {"sqrt", LKS_LR_SQRT}, {NULL, 0}};
+static const lks__choice rules[] = {{"none", LKS_LR_NONE}, {"linear", LKS_LR_LINEAR},
+                                    {"sqrt", LKS_LR_SQRT}, {"adam-sqrt", LKS_LR_ADAM_SQRT},
+                                    {"legw", LKS_LR_LEGW}, {NULL, 0}};
 static const lks__choice warmups[] = {
     {"gradual", LKS_WARMUP_GRADUAL}, {"constant", LKS_WARMUP_CONSTANT}, {"none", LKS_WARMUP_NONE}, {NULL, 0}};
 static const lks__choice warmup_froms[] = {
@@ -137,7 +138,8 @@ const lks__option lks__options[] = {
 
     {"lr.rule", CHOICE(lr_rule, rules), .default_text = "none",
      .doc = "how the learning rate follows the effective batch, kappa = batch.global / lr.reference_batch; "
-            "linear: x kappa; sqrt: x the square root of kappa"},
+            "linear: x kappa; sqrt: x the square root of kappa; adam-sqrt: as sqrt, with beta1, beta2 and epsilon "
+            "scaled too; legw: as sqrt, with lr.warmup_epochs x kappa"},
     {"lr.reference_batch", COUNT(reference_batch), .default_doc = "not set", .unit = "samples",
      .doc = "effective batch for which optimizer.lr was tuned; needed by every rule but none"},
     {"lr.warmup", CHOICE(warmup, warmups), .default_text = "gradual", .noun = "warm-up",

@@ -24,6 +24,7 @@ lks_plan_config lks_plan_config_default(void)
         .tail = LKS_TAIL_EXACT,
         .epochs = 1,
         .reduction = LKS_REDUCTION_MEAN,
+        .optimizer = lks_optimizer_config_default(LKS_SGD),
         .base_lr = LKS__DEFAULT_LR,
         .lr_rule = LKS_LR_NONE,
         .warmup_from = LKS_WARMUP_FROM_REFERENCE,
@@ -88,7 +89,7 @@ static lks_status check_choices(const lks_plan_config *c)
     } choices[] = {
         {"tail", (int)c->tail, LKS_TAIL_PAD},
         {"reduction", (int)c->reduction, LKS_REDUCTION_SUM},
-        {"learning-rate rule", (int)c->lr_rule, LKS_LR_SQRT},
+        {"learning-rate rule", (int)c->lr_rule, LKS_LR_LEGW},
         {"warm-up", (int)c->warmup, LKS_WARMUP_NONE},
         {"start of the warm-up", (int)c->warmup_from, LKS_WARMUP_FROM_ZERO},
         {"schedule", (int)c->schedule.kind, LKS_SCHEDULE_EXPONENTIAL},
@@ -137,6 +138,8 @@ static lks_status check_numbers(const lks_plan_config *c, lks_plan *plan)
         status = check_choices(c);
     if (status == LKS_OK)
         status = check_schedule(&c->schedule);
+    if (status == LKS_OK)
+        status = lks_optimizer_config_check(&c->optimizer);
     if (status != LKS_OK)
         return status;
     if (!(isfinite(c->base_lr) && c->base_lr > 0))
@@ -364,17 +367,57 @@ static lks_status plan_length(const lks_plan_config *c, lks_plan *plan)
 
 /* --- stage 6: the learning rate --- */
 
-static double scale(lks_lr_rule rule, double kappa)
+static double unscaled(double kappa)
 {
-    switch (rule) {
-    case LKS_LR_LINEAR:
-        return kappa; /* Goyal et al. 2017, section 2.1 */
-    case LKS_LR_SQRT:
-        return sqrt(kappa);
-    case LKS_LR_NONE:
-        break;
-    }
+    (void)kappa;
     return 1.0;
+}
+
+static double linear(double kappa)
+{
+    return kappa;
+}
+
+/* What the rules scale, one row per lks_lr_rule. Goyal et al. 2017, section 2.1; Krizhevsky
+ * 2014; Malladi et al. 2022, definition of the square root rule for Adam; You et al. 2019. */
+static const struct {
+    double (*rate)(double kappa);
+    double (*warmup)(double kappa); /* its epochs */
+    bool scales_adam;
+} rules[] = {
+    [LKS_LR_NONE] = {.rate = unscaled, .warmup = unscaled},
+    [LKS_LR_LINEAR] = {.rate = linear, .warmup = unscaled},
+    [LKS_LR_SQRT] = {.rate = sqrt, .warmup = unscaled},
+    [LKS_LR_ADAM_SQRT] = {.rate = sqrt, .warmup = unscaled, .scales_adam = true},
+    [LKS_LR_LEGW] = {.rate = sqrt, .warmup = linear},
+};
+
+/* The average of gradients decays kappa times as much in a step, so over samples as before. */
+static lks_status scale_beta(const char *name, const lks_plan *plan, double *beta)
+{
+    double decay = plan->kappa * (1.0 - *beta);
+    if (decay > 1.0 - 1e-12) /* 1 - 0.9 is a little less than a tenth */
+        return lks__fail(
+            LKS_E_ARG,
+            "rule adam-sqrt can't scale %s %g for a batch of %lld instead of %lld: 1 - %.6g x (1 - "
+            "%g) is not above 0; effective batches below %.6g are",
+            name, *beta, (ll)plan->global_batch, (ll)plan->reference_batch, plan->kappa, *beta,
+            (double)plan->reference_batch / (1.0 - *beta));
+    *beta = 1.0 - decay;
+    return LKS_OK;
+}
+
+static lks_status scale_adam(lks_plan *plan)
+{
+    lks_optimizer_config *adam = &plan->optimizer;
+    if (adam->kind == LKS_SGD)
+        return lks__fail(LKS_E_ARG,
+                         "rule adam-sqrt is for the optimizers adam and adamw; the optimizer is sgd");
+    lks_status status = scale_beta("beta1", plan, &adam->beta1);
+    if (status == LKS_OK)
+        status = scale_beta("beta2", plan, &adam->beta2);
+    adam->epsilon /= sqrt(plan->kappa);
+    return status;
 }
 
 /* Epochs as samples: 0.07 epochs of 100 samples are 7 samples, though 0.07 * 100 > 7 in doubles. */
@@ -393,7 +436,7 @@ static lks_status plan_lr(const lks_plan_config *c, lks_plan *plan)
     plan->lr_rule = c->lr_rule;
     plan->reference_batch = c->reference_batch;
     plan->kappa = c->reference_batch > 0 ? (double)plan->global_batch / (double)c->reference_batch : 1.0;
-    plan->scaled_lr = c->base_lr * scale(c->lr_rule, plan->kappa);
+    plan->scaled_lr = c->base_lr * rules[c->lr_rule].rate(plan->kappa);
     if (!isfinite(plan->scaled_lr))
         return lks__fail(LKS_E_ARG,
                          "learning rate %g, scaled for a batch of %lld instead of %lld, is no number",
@@ -401,7 +444,8 @@ static lks_status plan_lr(const lks_plan_config *c, lks_plan *plan)
     plan->warmup = c->warmup;
     plan->warmup_from = c->warmup_from;
     plan->schedule = c->schedule;
-    return LKS_OK;
+    plan->optimizer = c->optimizer;
+    return rules[c->lr_rule].scales_adam ? scale_adam(plan) : LKS_OK;
 }
 
 /* A rate that is not scaled up has nothing to warm up to from the reference. */
@@ -415,10 +459,11 @@ static lks_status plan_warmup(const lks_plan_config *c, lks_plan *plan)
 {
     if (!is_warmed_up(c, plan))
         return LKS_OK;
-    plan->warmup_samples = warmup_samples(c->warmup_epochs, plan->samples_per_epoch);
+    double epochs = c->warmup_epochs * rules[c->lr_rule].warmup(plan->kappa);
+    plan->warmup_samples = warmup_samples(epochs, plan->samples_per_epoch);
     if (plan->warmup_samples > (double)LIMIT)
         return lks__fail(LKS_E_ARG, "a warm-up of %g epochs is too long: it has more than %lld samples",
-                         c->warmup_epochs, (ll)LIMIT);
+                         epochs, (ll)LIMIT);
     plan->warmup_steps = (int64_t)ceil(plan->warmup_samples / (double)plan->global_batch);
     return LKS_OK;
 }

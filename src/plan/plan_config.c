@@ -16,6 +16,7 @@ lks_plan_config lks__plan_config_from_settings(const lks__settings *settings, in
         .steps = settings->steps,
         .samples = settings->samples,
         .reduction = settings->reduction,
+        .optimizer = settings->optimizer,
         .base_lr = settings->base_lr,
         .lr_rule = settings->lr_rule,
         .reference_batch = settings->reference_batch,

@@ -16,10 +16,11 @@ static json_t *word(const char *key, int value)
     return json_string(lks__option_word(key, value));
 }
 
-/* A setting that only some kinds of warm-up or schedule have; null for the others. */
+/* A setting that only some kinds of optimizer, warm-up or schedule have; null for the others. */
 static json_t *if_used(const lks_plan *plan, const char *key, json_t *value)
 {
-    const lks__settings settings = {.warmup = plan->warmup, .schedule = plan->schedule};
+    const lks__settings settings = {
+        .optimizer = plan->optimizer, .warmup = plan->warmup, .schedule = plan->schedule};
     if (lks__option_applies(lks__option_find(key), &settings))
         return value;
     json_decref(value);
@@ -70,6 +71,9 @@ lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
         {"total_steps", number(plan->total_steps)},
         {"samples", number(plan->samples)},
         {"reduction", word("reduction", (int)plan->reduction)},
+        {"beta1", if_used(plan, "optimizer.beta1", json_real(plan->optimizer.beta1))},
+        {"beta2", if_used(plan, "optimizer.beta2", json_real(plan->optimizer.beta2))},
+        {"epsilon", if_used(plan, "optimizer.epsilon", json_real(plan->optimizer.epsilon))},
         {"base_lr", json_real(plan->base_lr)},
         {"lr_rule", word("lr.rule", (int)plan->lr_rule)},
         {"reference_batch", plan->reference_batch > 0 ? number(plan->reference_batch) : json_null()},

@@ -118,8 +118,22 @@ static void add_scaled_rate(table *t, const lks_plan *p)
         add_row(t, "scaled rate", v, "not scaled (rule none)");
     else
         add_row(t, "scaled rate", v, "= %.6g x %.6g (rule %s: %s%lld / %lld)", p->base_lr,
-                p->scaled_lr / p->base_lr, rule, p->lr_rule == LKS_LR_SQRT ? "square root of " : "",
+                p->scaled_lr / p->base_lr, rule, p->lr_rule == LKS_LR_LINEAR ? "" : "square root of ",
                 (ll)p->global_batch, (ll)p->reference_batch);
+}
+
+/* The settings of Adam that the rule scales, and how they come from those that were given. */
+static void add_adam(table *t, const lks_plan *p)
+{
+    char v[VALUE_BYTES];
+    const lks_optimizer_config *adam = &p->optimizer;
+    const double betas[] = {adam->beta1, adam->beta2};
+    const char *const labels[] = {"scaled beta1", "scaled beta2"};
+    for (int i = 0; i < 2; i++)
+        add_row(t, labels[i], rate(betas[i], v), "= 1 - %.6g x (1 - %.6g)", p->kappa,
+                1.0 - (1.0 - betas[i]) / p->kappa);
+    add_row(t, "scaled epsilon", rate(adam->epsilon, v), "= %.6g / %.6g", adam->epsilon * sqrt(p->kappa),
+            sqrt(p->kappa));
 }
 
 static void add_warmup(table *t, const lks_plan *p)
@@ -173,6 +187,8 @@ static void add_rate(table *t, const lks_plan *p)
         snprintf(tuned, sizeof tuned, "tuned for an effective batch of %lld", (ll)p->reference_batch);
     add_row(t, "base learning rate", rate(p->base_lr, v), "%s", tuned);
     add_scaled_rate(t, p);
+    if (p->lr_rule == LKS_LR_ADAM_SQRT)
+        add_adam(t, p);
     add_warmup(t, p);
     describe_schedule(p, schedule, sizeof schedule);
     add_row(t, "schedule", lks__option_word("lr.schedule", (int)p->schedule.kind), "%s", schedule);

@@ -128,7 +128,7 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
             .graph = j.graph,
             .train_set = j.train_set,
             .test_set = j.test_set,
-            .optimizer = settings->optimizer,
+            .optimizer = j.plan.optimizer,
             .seed = settings->seed,
             .threads = (int)settings->threads,
             .init_path = options->init_path,

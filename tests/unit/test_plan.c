@@ -270,14 +270,14 @@ static void choices_that_are_none_are_refused(void **state)
                     schedule = mnist();
     tail.tail = (lks_tail)7;
     reduction.reduction = (lks_reduction)-1;
-    rule.lr_rule = (lks_lr_rule)3;
+    rule.lr_rule = (lks_lr_rule)5;
     warmup.warmup = (lks_warmup)3;
     from.warmup_from = (lks_warmup_from)2;
     schedule.schedule.kind = (lks_schedule_kind)INT_MAX;
     lks_plan plan;
     CHECK_FAILS(lks_plan_create(&tail, &plan), LKS_E_ARG, "the tail is 7; a value from 0 to 2 is needed");
     CHECK_FAILS(lks_plan_create(&reduction, &plan), LKS_E_ARG, "the reduction is -1");
-    CHECK_FAILS(lks_plan_create(&rule, &plan), LKS_E_ARG, "the learning-rate rule is 3");
+    CHECK_FAILS(lks_plan_create(&rule, &plan), LKS_E_ARG, "the learning-rate rule is 5");
     CHECK_FAILS(lks_plan_create(&warmup, &plan), LKS_E_ARG,
                 "the warm-up is 3; a value from 0 to 2 is needed");
     CHECK_FAILS(lks_plan_create(&from, &plan), LKS_E_ARG, "the start of the warm-up is 2");
@@ -422,6 +422,72 @@ static void rates_at_points_done_by_hand(void **state)
     CHECK_RATE(plan_of(c).scaled_lr, 0.04);
     c.lr_rule = LKS_LR_NONE;
     CHECK_RATE(plan_of(c).scaled_lr, 0.02);
+}
+
+/* Malladi et al. 2022: at kappa 4 the rate doubles, (1 - beta) is fourfold, epsilon is halved. */
+static void adam_sqrt_scales_the_optimizer_too(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist();
+    c.optimizer = lks_optimizer_config_default(LKS_ADAMW);
+    c.lr_rule = LKS_LR_ADAM_SQRT;
+    c.local_batch = 128; /* kappa 4 */
+    lks_plan plan = plan_of(c);
+    CHECK_RATE(plan.scaled_lr, 0.04);
+    CHECK_RATE(plan.optimizer.beta1, 0.6);
+    CHECK_RATE(plan.optimizer.beta2, 0.996);
+    CHECK_RATE(plan.optimizer.epsilon, 5e-9);
+    CHECK_INT(plan.optimizer.kind, LKS_ADAMW);
+    CHECK_RATE(plan.optimizer.weight_decay, 0.01);
+
+    c.local_batch = 32; /* kappa 1: as given, to the bit */
+    plan = plan_of(c);
+    assert_true(plan.optimizer.beta1 == 0.9 && plan.optimizer.beta2 == 0.999 &&
+                plan.optimizer.epsilon == 1e-8);
+
+    c.local_batch = 16; /* kappa 1/2 */
+    plan = plan_of(c);
+    CHECK_RATE(plan.optimizer.beta1, 0.95);
+    CHECK_RATE(plan.optimizer.beta2, 0.9995);
+
+    c.local_batch = 288; /* kappa 9 */
+    CHECK_RATE(plan_of(c).optimizer.beta1, 0.1);
+    c.local_batch = 320; /* kappa 10: beta1 would be 0 */
+    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG,
+                "can't scale beta1 0.9 for a batch of 640 instead of 64: 1 - 10 x (1 - 0.9) is not above 0; "
+                "effective batches below 640 are");
+    c.optimizer = lks_optimizer_config_default(LKS_SGD);
+    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, "the optimizer is sgd");
+}
+
+/* You et al. 2019: at kappa 4 the rate doubles and the warm-up has four times the epochs. */
+static void legw_scales_the_warmup_too(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist();
+    c.lr_rule = LKS_LR_LEGW;
+    c.local_batch = 128;
+    c.warmup_epochs = 0.5;
+    lks_plan plan = plan_of(c);
+    CHECK_RATE(plan.scaled_lr, 0.04);
+    CHECK_INT((int64_t)plan.warmup_samples, 120000);
+    CHECK_INT(plan.warmup_steps, 469); /* as many as for the reference batch: ceil(30000 / 64) */
+    CHECK_RATE(lks_plan_lr(&plan, 60000), 0.03);
+}
+
+static void rules_leave_the_rest_of_the_optimizer_alone(void **state)
+{
+    (void)state;
+    static const lks_lr_rule rules[] = {LKS_LR_NONE, LKS_LR_LINEAR, LKS_LR_SQRT, LKS_LR_LEGW};
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        lks_plan_config c = mnist();
+        c.optimizer = lks_optimizer_config_default(LKS_ADAM);
+        c.lr_rule = rules[i];
+        lks_plan plan = plan_of(c);
+        assert_true(plan.optimizer.beta1 == 0.9 && plan.optimizer.beta2 == 0.999);
+        assert_true(plan.optimizer.epsilon == 1e-8);
+        CHECK_INT(plan.warmup_steps, rules[i] == LKS_LR_LEGW ? 938 : rules[i] == LKS_LR_NONE ? 0 : 469);
+    }
 }
 
 static void a_rate_that_is_not_scaled_up_has_no_warmup(void **state)
@@ -608,6 +674,9 @@ int main(void)
         cmocka_unit_test(plans_agree_with_walking_through_the_run),
         cmocka_unit_test(extreme_numbers_do_no_harm),
         cmocka_unit_test(rates_at_points_done_by_hand),
+        cmocka_unit_test(adam_sqrt_scales_the_optimizer_too),
+        cmocka_unit_test(legw_scales_the_warmup_too),
+        cmocka_unit_test(rules_leave_the_rest_of_the_optimizer_alone),
         cmocka_unit_test(a_rate_that_is_not_scaled_up_has_no_warmup),
         cmocka_unit_test(a_constant_warmup_jumps_at_its_end),
         cmocka_unit_test(without_warmup_the_scaled_rate_comes_first),
