@@ -18,13 +18,15 @@ int cmd_plan(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 
-enum { CLI_BAD_INPUT = 2, CLI_MAX_OVERRIDES = 256 };
+enum { CLI_BAD_INPUT = 2, CLI_MAX_OVERRIDES = 256, CLI_MAX_WORLDS = 16 };
 
 /** What a command line can hold. Texts are borrowed from argv. */
 typedef struct cli_args {
     const char *config; /* path; NULL for a command that takes a program */
     int processes;      /* -n; 0: not given */
     bool json;
+    const char *worlds; /* --world LIST; NULL: not given */
+    const char *hold;   /* --hold WHAT; NULL: not given */
     bool overwrite;
     const char *init;   /* --init FILE; NULL: not given */
     const char *output; /* --output DIR; NULL: not given */

@@ -135,6 +135,19 @@ typedef struct lks_plan {
  */
 LKS_API lks_status lks_plan_create(const lks_plan_config *config, lks_plan *out) LKS_MUST_USE;
 
+/** What stays when workers are added. */
+typedef enum lks_hold {
+    LKS_HOLD_LOCAL,  /* local batch and accumulation: the effective batch grows with the world */
+    LKS_HOLD_GLOBAL, /* the effective batch: accumulation shrinks, and after it the local batch */
+} lks_hold;
+
+/** Computes the plan of the same run with another world, and as many processes where the config has 0.
+ *
+ * Returns: as lks_plan_create; also LKS_E_ARG when the world can't share the effective batch that is held.
+ */
+LKS_API lks_status lks_plan_create_at(const lks_plan_config *config, int64_t world, lks_hold hold,
+                                      lks_plan *out) LKS_MUST_USE;
+
 /** The learning rate of the step that starts after `samples_seen` samples of the run. Pure. */
 LKS_API double lks_plan_lr(const lks_plan *plan, int64_t samples_seen);
 
@@ -146,6 +159,12 @@ LKS_API lks_status lks_plan_to_text(const lks_plan *plan, char **out) LKS_MUST_U
 
 /** The plan as one JSON object. Ownership: the caller frees *out with free(). */
 LKS_API lks_status lks_plan_to_json(const lks_plan *plan, char **out) LKS_MUST_USE;
+
+/** Plans side by side, a column for each. plans: [n]. Ownership: the caller frees *out with free(). */
+LKS_API lks_status lks_plans_to_text(int n, const lks_plan *plans, char **out) LKS_MUST_USE;
+
+/** One JSON object, {"plans": [...]}. plans: [n]. Ownership: the caller frees *out with free(). */
+LKS_API lks_status lks_plans_to_json(int n, const lks_plan *plans, char **out) LKS_MUST_USE;
 
 LKS_END_DECLS
 

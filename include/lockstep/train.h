@@ -104,6 +104,10 @@ LKS_API void lks_trainer_destroy(lks_trainer *trainer);
  * nothing. */
 LKS_API lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out) LKS_MUST_USE;
 
+/** The same for another world: see lks_plan_create_at. */
+LKS_API lks_status lks_train_plan_at(const lks_config *config, int processes, int64_t world, lks_hold hold,
+                                     lks_plan *out) LKS_MUST_USE;
+
 /** Called once on every member, when all that can be refused has been checked and before anything is written.
  */
 typedef void lks_train_started_fn(void *context, const lks_plan *plan);

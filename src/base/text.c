@@ -42,6 +42,19 @@ void lks__text_add(lks__text *text, const char *format, ...)
     va_end(again);
 }
 
+void lks__text_add_wrapped(lks__text *text, int width, int indent, const char *words)
+{
+    int room = width - indent;
+    while ((int)strlen(words) > room) {
+        int length = room;
+        while (length > 0 && words[length] != ' ')
+            length--;
+        lks__text_add(text, "%.*s\n%*s", length, words, indent, "");
+        words += length + 1;
+    }
+    lks__text_add(text, "%s\n", words);
+}
+
 lks_status lks__text_take(lks__text *text, char **out)
 {
     *out = NULL;

@@ -20,6 +20,10 @@ typedef struct lks__text {
 
 void lks__text_add(lks__text *text, const char *format, ...) LKS_PRINTF(2, 3);
 
+/** Adds words, broken between words into lines of at most `width` bytes, each but the first behind `indent`
+ * blanks; ends the last line. The first begins in column `indent`. */
+void lks__text_add_wrapped(lks__text *text, int width, int indent, const char *words);
+
 /** Hands the text over: *out is for free(). The buffer is empty afterwards. Returns: LKS_OK; LKS_E_NOMEM
  * (*out NULL). */
 lks_status lks__text_take(lks__text *text, char **out) LKS_MUST_USE;

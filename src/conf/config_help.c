@@ -48,20 +48,6 @@ static void describe(const lks__option *option, char *out, size_t bytes)
 
 enum { DOC_BYTES = 400, KEY_WIDTH = 22, LINE_WIDTH = 98 };
 
-/* Words of `doc`, broken between words, each line behind the column of keys. */
-static void add_wrapped(lks__text *text, const char *doc)
-{
-    int room = LINE_WIDTH - KEY_WIDTH;
-    while ((int)strlen(doc) > room) {
-        int length = room;
-        while (length > 0 && doc[length] != ' ')
-            length--;
-        lks__text_add(text, "%.*s\n%*s", length, doc, KEY_WIDTH, "");
-        doc += length + 1;
-    }
-    lks__text_add(text, "%s\n", doc);
-}
-
 lks_status lks_config_help_text(char **out)
 {
     lks__text text = {0};
@@ -77,9 +63,9 @@ lks_status lks_config_help_text(char **out)
         snprintf(facts, sizeof facts, "%s%s%s; default: %s", allowed, option->unit != NULL ? ", in " : "",
                  option->unit != NULL ? option->unit : "", standard);
         lks__text_add(&text, "\n%-*s", KEY_WIDTH, option->key);
-        add_wrapped(&text, doc);
+        lks__text_add_wrapped(&text, LINE_WIDTH, KEY_WIDTH, doc);
         lks__text_add(&text, "%*s", KEY_WIDTH, "");
-        add_wrapped(&text, facts);
+        lks__text_add_wrapped(&text, LINE_WIDTH, KEY_WIDTH, facts);
     }
     return lks__text_take(&text, out);
 }

@@ -105,14 +105,44 @@ lks_status lks__json_to_text(const json_t *object, char **out)
     return *out != NULL ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
 }
 
+/* *out: a new object; NULL after a failure */
+static lks_status plan_object(const lks_plan *plan, json_t **out)
+{
+    *out = json_object();
+    lks_status status = *out == NULL ? lks__fail(LKS_E_NOMEM, "out of memory")
+                                     : lks__plan_add_json(plan, *out);
+    if (status != LKS_OK) {
+        json_decref(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 lks_status lks_plan_to_json(const lks_plan *plan, char **out)
 {
+    json_t *object;
     *out = NULL;
-    json_t *object = json_object();
-    lks_status status = object == NULL ? lks__fail(LKS_E_NOMEM, "out of memory")
-                                       : lks__plan_add_json(plan, object);
+    lks_status status = plan_object(plan, &object);
     if (status == LKS_OK)
         status = lks__json_to_text(object, out);
     json_decref(object);
+    return status;
+}
+
+lks_status lks_plans_to_json(int n, const lks_plan *plans, char **out)
+{
+    json_t *list = json_array(), *object;
+    json_t *all = json_pack("{s:O}", "plans", list);
+    lks_status status = list != NULL && all != NULL ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
+    *out = NULL;
+    for (int i = 0; status == LKS_OK && i < n; i++) {
+        status = plan_object(&plans[i], &object);
+        if (status == LKS_OK && json_array_append_new(list, object) != 0)
+            status = lks__fail(LKS_E_NOMEM, "out of memory");
+    }
+    if (status == LKS_OK)
+        status = lks__json_to_text(all, out);
+    json_decref(all);
+    json_decref(list);
     return status;
 }

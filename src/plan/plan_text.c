@@ -230,9 +230,7 @@ static void print_rows(const table *t, lks__text *text)
 
 static void print_remarks(const lks_plan *plan, lks__text *text)
 {
-    const char *warning;
-    for (int i = 0; (warning = lks__plan_warning(plan, i)) != NULL; i++)
-        lks__text_add(text, "%swarning: %s\n", i == 0 ? "\n" : "", warning);
+    lks__plan_add_warnings(1, plan, text);
     if (plan->processes_chosen && plan->world == 1)
         lks__text_add(text, "\nhint: this is a plan for one process; -n N plans for N\n");
 }

@@ -5,7 +5,13 @@
 
 #include <lockstep/plan.h>
 
+#include "base/text.h"
+
 /** The warnings of a plan, one after the other: index 0, 1, ... until NULL. Static storage. */
 const char *lks__plan_warning(const lks_plan *plan, int index);
+
+/** Adds the warnings of plans to a text for people, behind an empty line: each once, with the worlds that it
+ * is about where there are several plans. plans: [n] */
+void lks__plan_add_warnings(int n, const lks_plan *plans, lks__text *text);
 
 #endif

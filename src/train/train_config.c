@@ -9,15 +9,30 @@
 #include "record/safetensors.h"
 #include "train/trainer.h"
 
-lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out)
+/* What a plan is computed from; reads the headers of the data set. */
+static lks_status plan_config(const lks_config *config, int processes, lks_plan_config *out)
 {
     const lks__settings *settings = lks__config_settings(config);
     lks_dataset_info info;
     lks_status status = lks__dataset_probe(settings, &info);
-    if (status != LKS_OK)
-        return status;
-    lks_plan_config plan = lks__plan_config_from_settings(settings, info.n_samples, processes);
-    return lks_plan_create(&plan, out);
+    if (status == LKS_OK)
+        *out = lks__plan_config_from_settings(settings, info.n_samples, processes);
+    return status;
+}
+
+lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out)
+{
+    lks_plan_config plan;
+    lks_status status = plan_config(config, processes, &plan);
+    return status == LKS_OK ? lks_plan_create(&plan, out) : status;
+}
+
+lks_status lks_train_plan_at(const lks_config *config, int processes, int64_t world, lks_hold hold,
+                             lks_plan *out)
+{
+    lks_plan_config plan;
+    lks_status status = plan_config(config, processes, &plan);
+    return status == LKS_OK ? lks_plan_create_at(&plan, world, hold, out) : status;
 }
 
 lks_status lks_train_join(const lks_config *config, lks_group **out)

@@ -1,36 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "check.h"
+#include "plans.h"
 
-#include <jansson.h>
 #include <limits.h>
 #include <stdlib.h>
 
 #include <lockstep/plan.h>
 
 #include "base/random.h"
-
-/* 60,000 samples, local batch 64, two workers, five epochs, rate 0.02 tuned at 64. */
-static lks_plan_config mnist(void)
-{
-    lks_plan_config c = lks_plan_config_default();
-    c.n_samples = 60000;
-    c.processes = 2;
-    c.local_batch = 64;
-    c.epochs = 5;
-    c.base_lr = 0.02;
-    c.lr_rule = LKS_LR_LINEAR;
-    c.reference_batch = 64;
-    c.warmup_epochs = 1;
-    c.schedule.kind = LKS_SCHEDULE_COSINE;
-    return c;
-}
-
-static lks_plan plan_of(lks_plan_config c)
-{
-    lks_plan plan = {0};
-    CHECK_OK(lks_plan_create(&c, &plan));
-    return plan;
-}
 
 static void a_run_on_mnist(void **state)
 {
@@ -562,102 +539,6 @@ static void rates_depend_on_samples_not_on_workers(void **state)
         assert_true(lks_plan_lr(&a, s) == lks_plan_lr(&b, s));
 }
 
-/* --- what is shown --- */
-
-static void json_holds_the_plan(void **state)
-{
-    (void)state;
-    lks_plan plan = plan_of(mnist());
-    char *text;
-    CHECK_OK(lks_plan_to_json(&plan, &text));
-    json_t *object = json_loads(text, 0, NULL);
-    assert_non_null(object);
-    static const struct {
-        const char *key;
-        int64_t value;
-    } integers[] = {{"world", 2},
-                    {"local_batch", 64},
-                    {"accumulate", 1},
-                    {"effective_batch", 128},
-                    {"samples", 300000},
-                    {"steps_per_epoch", 469},
-                    {"total_steps", 2345},
-                    {"last_step_samples", 96},
-                    {"warmup_steps", 469},
-                    {"processes", 2},
-                    {"samples_per_epoch", 60000}};
-    for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
-        CHECK_INT(json_integer_value(json_object_get(object, integers[i].key)), integers[i].value);
-    CHECK_NEAR(json_real_value(json_object_get(object, "base_lr")), 0.02, 0);
-    CHECK_NEAR(json_real_value(json_object_get(object, "scaled_lr")), 0.04, 0);
-    assert_true(json_is_true(json_object_get(object, "same_bits")));
-    assert_string_equal(json_string_value(json_object_get(object, "tail")), "exact");
-    CHECK_INT(json_array_size(json_object_get(object, "warnings")), 0);
-    json_decref(object);
-    free(text);
-}
-
-static char *text_of(lks_plan_config c)
-{
-    lks_plan plan = plan_of(c);
-    char *text;
-    CHECK_OK(lks_plan_to_text(&plan, &text));
-    return text;
-}
-
-static void warnings_are_shown(void **state)
-{
-    (void)state;
-    lks_plan_config quiet = mnist(), twice = mnist(), ignored = mnist(), endless = mnist();
-    lks_plan_config short_steps = mnist(), full = mnist();
-    twice.reduction = LKS_REDUCTION_SUM;
-    ignored.lr_rule = LKS_LR_NONE;
-    endless.warmup_epochs = 5;
-    short_steps.n_samples = 127; /* an effective batch is 128 */
-    full.n_samples = 128;
-    const struct {
-        lks_plan_config config;
-        const char *warning; /* NULL: none */
-    } cases[] = {{quiet, NULL},
-                 {twice, "scales them twice"},
-                 {ignored, "not scaled (lr.rule none)"},
-                 {endless, "never reached"},
-                 {short_steps, "more than an epoch has samples"},
-                 {full, NULL}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char *text = text_of(cases[i].config);
-        CHECK_INT(strstr(text, "warning: ") != NULL, cases[i].warning != NULL);
-        if (cases[i].warning != NULL)
-            assert_non_null(strstr(text, cases[i].warning));
-        free(text);
-    }
-}
-
-static void the_table_fits_a_terminal(void **state)
-{
-    (void)state;
-    lks_plan_config c = mnist(), wide = mnist();
-    wide.world = 4096;
-    wide.accumulate = 64;
-    wide.tail = LKS_TAIL_PAD;
-    wide.lr_rule = LKS_LR_SQRT;
-    wide.epochs = 1000;
-    wide.n_samples = 123456789;
-    lks_plan_config twice = c, ignored = c;
-    twice.reduction = LKS_REDUCTION_SUM;
-    ignored.lr_rule = LKS_LR_NONE;
-    ignored.warmup_from = LKS_WARMUP_FROM_ZERO;
-    ignored.warmup_epochs = 100;
-    const lks_plan_config configs[] = {c, wide, twice, ignored};
-    for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
-        char *text = text_of(configs[i]);
-        for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1)
-            if (strcspn(line, "\n") > 100)
-                fail_msg("a line is longer than 100: %.*s", (int)strcspn(line, "\n"), line);
-        free(text);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -682,9 +563,6 @@ int main(void)
         cmocka_unit_test(without_warmup_the_scaled_rate_comes_first),
         cmocka_unit_test(a_warmup_may_last_to_the_end),
         cmocka_unit_test(rates_depend_on_samples_not_on_workers),
-        cmocka_unit_test(json_holds_the_plan),
-        cmocka_unit_test(warnings_are_shown),
-        cmocka_unit_test(the_table_fits_a_terminal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
