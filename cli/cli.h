@@ -27,6 +27,7 @@ typedef struct cli_args {
     bool json;
     const char *worlds; /* --world LIST; NULL: not given */
     const char *hold;   /* --hold WHAT; NULL: not given */
+    bool curve;
     bool overwrite;
     const char *init;   /* --init FILE; NULL: not given */
     const char *output; /* --output DIR; NULL: not given */

@@ -15,6 +15,8 @@ static const cli_flag flags[] = {
      offsetof(cli_args, worlds)},
     {"--hold", NULL, "WHAT", "with --world: local (default) or global, the batch that stays as it is",
      CLI_TEXT, offsetof(cli_args, hold)},
+    {"--curve", NULL, NULL, "draw the learning rate over the run, too", CLI_SWITCH,
+     offsetof(cli_args, curve)},
     CLI_FLAG_JSON,
 };
 
@@ -59,6 +61,8 @@ static int parse_request(const cli_args *args, request *out)
         return cli_bad_input(
             "plan: --world is \"%s\"; up to %d integers >= 1 with commas between them are needed",
             args->worlds, CLI_MAX_WORLDS);
+    if (args->curve && (args->json || args->worlds != NULL))
+        return cli_bad_input("plan: --curve is for people and for one plan: not with --json or --world");
     if (args->hold == NULL)
         return 0;
     if (args->worlds == NULL)
@@ -70,13 +74,26 @@ static int parse_request(const cli_args *args, request *out)
     return 0;
 }
 
+/* Frees *text after a failure. */
+static lks_status add_curve(const lks_plan *plan, char **text)
+{
+    char *curve;
+    lks__text both = {0};
+    lks_status status = lks_plan_curve_to_text(plan, &curve);
+    if (status == LKS_OK)
+        lks__text_add(&both, "%s\n%s", *text, curve);
+    free(curve);
+    free(*text);
+    return status == LKS_OK ? lks__text_take(&both, text) : status;
+}
+
 static lks_status plan_one(const lks_config *config, const cli_args *args, char **out)
 {
     lks_plan plan;
     lks_status status = lks_train_plan(config, args->processes, &plan);
-    if (status != LKS_OK)
-        return status;
-    return args->json ? lks_plan_to_json(&plan, out) : lks_plan_to_text(&plan, out);
+    if (status == LKS_OK)
+        status = args->json ? lks_plan_to_json(&plan, out) : lks_plan_to_text(&plan, out);
+    return status == LKS_OK && args->curve ? add_curve(&plan, out) : status;
 }
 
 static lks_status plan_worlds(const lks_config *config, const cli_args *args, const request *wanted,

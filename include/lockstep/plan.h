@@ -157,6 +157,9 @@ LKS_API int64_t lks_plan_step_samples(const lks_plan *plan, int64_t step);
 /** The plan as a table for people. Ownership: the caller frees *out with free(). */
 LKS_API lks_status lks_plan_to_text(const lks_plan *plan, char **out) LKS_MUST_USE;
 
+/** The learning rate over the run, drawn for a terminal. Ownership: the caller frees *out with free(). */
+LKS_API lks_status lks_plan_curve_to_text(const lks_plan *plan, char **out) LKS_MUST_USE;
+
 /** The plan as one JSON object. Ownership: the caller frees *out with free(). */
 LKS_API lks_status lks_plan_to_json(const lks_plan *plan, char **out) LKS_MUST_USE;
 

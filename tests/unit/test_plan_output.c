@@ -155,6 +155,56 @@ static void warnings_are_shown(void **state)
     free(text);
 }
 
+/* --- the curve --- */
+
+enum { CURVE_WIDTH = 72, CURVE_HEIGHT = 12 };
+
+/* The row, from 0 at the bottom, of the mark in each column of a drawing. */
+static void read_marks(const char *text, int rows[CURVE_WIDTH])
+{
+    for (int x = 0; x < CURVE_WIDTH; x++)
+        rows[x] = -1;
+    const char *line = text + strcspn(text, "\n") + 1; /* behind the title */
+    for (int y = CURVE_HEIGHT - 1; y >= 0; y--, line += strcspn(line, "\n") + 1) {
+        const char *axis = strchr(line, '|');
+        assert_non_null(axis);
+        for (int x = 0; x < (int)strcspn(axis + 1, "\n"); x++)
+            if (axis[1 + x] == '*') {
+                CHECK_INT(rows[x], -1); /* one mark in a column */
+                rows[x] = y;
+            }
+    }
+}
+
+static void the_curve_is_that_of_the_rate(void **state)
+{
+    (void)state;
+    lks_plan_config constant = mnist(), jump = mnist(), falling = mnist(), endless = mnist();
+    jump.warmup = LKS_WARMUP_CONSTANT;
+    falling.warmup_epochs = 3;
+    falling.schedule.kind = LKS_SCHEDULE_EXPONENTIAL; /* has fallen when the warm-up ends */
+    endless.warmup_epochs = 10;
+    constant.schedule.kind = LKS_SCHEDULE_CONSTANT;
+    const struct {
+        lks_plan_config config;
+        double top;
+    } cases[] = {{mnist(), 0.04}, {constant, 0.04}, {jump, 0.04}, {falling, 0.04}, {endless, 0.03}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        lks_plan plan = plan_of(cases[i].config);
+        char *text;
+        int rows[CURVE_WIDTH];
+        CHECK_OK(lks_plan_curve_to_text(&plan, &text));
+        read_marks(text, rows);
+        double height = cases[i].top / CURVE_HEIGHT;
+        for (int x = 0; x < CURVE_WIDTH; x++) {
+            double rate = lks_plan_lr(&plan, (int64_t)(300000 * (x + 0.5) / CURVE_WIDTH));
+            /* a thousandth of a row more than half of one: the top is that of a sample beside the peak */
+            CHECK_NEAR(rate, (rows[x] + 0.5) * height, (0.5 + 1e-3) * height);
+        }
+        free(text);
+    }
+}
+
 /* --- several worlds --- */
 
 static void holding_the_local_batch_makes_the_effective_one_grow(void **state)
@@ -253,6 +303,7 @@ int main(void)
         cmocka_unit_test(batches_that_do_not_fit_the_data_are_warned_of),
         cmocka_unit_test(other_bits_are_warned_of),
         cmocka_unit_test(warnings_are_shown),
+        cmocka_unit_test(the_curve_is_that_of_the_rate),
         cmocka_unit_test(holding_the_local_batch_makes_the_effective_one_grow),
         cmocka_unit_test(holding_the_effective_batch_changes_how_it_is_shared),
         cmocka_unit_test(plans_stand_side_by_side),
