@@ -405,6 +405,13 @@ static void what_is_written_reads_back(void **state)
     }
     assert_true(lks__config_settings(config)->base_lr == 0.1 + 0.2);
     lks_config_destroy(config);
+
+    config = config_of(LEAST "lr: {schedule: multistep, milestones: [2, 5], gamma: 0.3, warmup: constant}\n");
+    check_round_trip(config);
+    CHECK_INT(lks__config_settings(config)->schedule.n_milestones, 2);
+    assert_string_equal(lks_config_get(config, "lr.milestones"), "[2, 5]");
+    assert_string_equal(lks_config_get(config, "lr.power"), ""); /* no setting of this schedule */
+    lks_config_destroy(config);
 }
 
 static void the_examples_are_sound(void **state)
