@@ -27,11 +27,20 @@ typedef struct lks__metadata {
 lks_status lks__safetensors_write(const char *path, int n_tensors, const lks__tensor_view *tensors,
                                   int n_metadata, const lks__metadata *metadata) LKS_MUST_USE;
 
+/** As write, with a checksum of the whole file as the first metadata entry, "checksum". Metadata keys must
+ * be others. */
+lks_status lks__safetensors_write_checked(const char *path, int n_tensors, const lks__tensor_view *tensors,
+                                          int n_metadata, const lks__metadata *metadata) LKS_MUST_USE;
+
 typedef struct lks__safetensors lks__safetensors;
 
 /** Opens and checks a file: header, types, shapes, offsets within the file and apart from each other.
  *  Returns: LKS_OK; LKS_E_NOT_FOUND; LKS_E_FORMAT; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__safetensors_open(const char *path, lks__safetensors **out) LKS_MUST_USE;
+/** Reads the whole file and compares its checksum, which lks__safetensors_write_checked has put there.
+ *  Returns: LKS_OK; LKS_E_FORMAT: the file is damaged or has no checksum; LKS_E_IO; LKS_E_NOMEM. */
+lks_status lks__safetensors_verify(const lks__safetensors *file) LKS_MUST_USE;
+
 void lks__safetensors_close(lks__safetensors *file);
 
 int lks__safetensors_n_tensors(const lks__safetensors *file);

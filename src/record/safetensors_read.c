@@ -4,16 +4,19 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <jansson.h>
+#include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "record/checksum.h"
 #include "record/safetensors.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are read as they lie in the file");
@@ -23,6 +26,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are read as t
 enum {
     LENGTH_BYTES = 8,             /* the number before the header */
     MAX_HEADER_BYTES = 100000000, /* the format's own limit */
+    VERIFY_BYTES = 1 << 16,       /* hashed at a time; more than lies before the checksum's end */
     SHAPE_TEXT_BYTES = 24 * LKS__SAFETENSORS_DIMS,
 };
 
@@ -291,6 +295,54 @@ void lks__safetensors_close(lks__safetensors *file)
     lks__free(file->entries);
     lks__free(file->path);
     lks__free(file);
+}
+
+/* Takes the checksum's digits out of the file's first bytes and puts zeros there. False: it has none. */
+static bool take_checksum(char *first, int64_t bytes, char digits[LKS__CHECKSUM_DIGITS + 1])
+{
+    enum { END = LENGTH_BYTES + LKS__CHECKSUM_OFFSET + LKS__CHECKSUM_DIGITS };
+    if (bytes < END || memcmp(first + LENGTH_BYTES, LKS__CHECKSUM_BEFORE, LKS__CHECKSUM_OFFSET) != 0)
+        return false;
+    char *place = first + LENGTH_BYTES + LKS__CHECKSUM_OFFSET;
+    memcpy(digits, place, LKS__CHECKSUM_DIGITS);
+    digits[LKS__CHECKSUM_DIGITS] = '\0';
+    memcpy(place, LKS__CHECKSUM_ZEROS, LKS__CHECKSUM_DIGITS);
+    return true;
+}
+
+/* buffer: [VERIFY_BYTES] */
+static lks_status compare_checksum(const lks__safetensors *file, XXH64_state_t *hash, char *buffer)
+{
+    char stored[LKS__CHECKSUM_DIGITS + 1], found[LKS__CHECKSUM_DIGITS + 1];
+    int64_t end = file->data_offset + file->data_bytes;
+    XXH64_reset(hash, 0);
+    for (int64_t offset = 0; offset < end; offset += VERIFY_BYTES) {
+        int64_t bytes = end - offset < VERIFY_BYTES ? end - offset : VERIFY_BYTES;
+        lks_status status = read_at(file, buffer, bytes, offset);
+        if (status != LKS_OK)
+            return status;
+        if (offset == 0 && !take_checksum(buffer, bytes, stored))
+            return lks__fail(LKS_E_FORMAT, "%s has no checksum", file->path);
+        XXH64_update(hash, buffer, (size_t)bytes);
+    }
+    snprintf(found, sizeof found, "%016" PRIx64, (uint64_t)XXH64_digest(hash));
+    if (memcmp(found, stored, sizeof found) != 0)
+        return lks__fail(LKS_E_FORMAT, "%s is damaged: its checksum does not fit its content", file->path);
+    return LKS_OK;
+}
+
+lks_status lks__safetensors_verify(const lks__safetensors *file)
+{
+    XXH64_state_t *hash = XXH64_createState();
+    char *buffer = lks__alloc(VERIFY_BYTES, LKS__MEM_MISC);
+    lks_status status = LKS_E_NOMEM;
+    if (hash == NULL)
+        status = lks__fail(LKS_E_NOMEM, "out of memory");
+    else if (buffer != NULL)
+        status = compare_checksum(file, hash, buffer);
+    lks__free(buffer);
+    XXH64_freeState(hash);
+    return status;
 }
 
 int lks__safetensors_n_tensors(const lks__safetensors *file)

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <jansson.h>
+#include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "record/checksum.h"
 #include "record/safetensors.h"
 #include "record/write_file.h"
 
@@ -92,25 +96,66 @@ static lks_status make_header(int n_tensors, const lks__tensor_view *tensors, in
     return status;
 }
 
+/* Puts the checksum into a header that holds zeros in its place. */
+static lks_status set_checksum(char *header, int n_pieces, const lks__piece *pieces)
+{
+    XXH64_state_t *hash = XXH64_createState();
+    if (hash == NULL)
+        return lks__fail(LKS_E_NOMEM, "out of memory: checksum of a file");
+    XXH64_reset(hash, 0);
+    for (int i = 0; i < n_pieces; i++)
+        XXH64_update(hash, pieces[i].data, pieces[i].bytes);
+    char digits[LKS__CHECKSUM_DIGITS + 1];
+    snprintf(digits, sizeof digits, "%016" PRIx64, (uint64_t)XXH64_digest(hash));
+    memcpy(header + LKS__CHECKSUM_OFFSET, digits, LKS__CHECKSUM_DIGITS);
+    XXH64_freeState(hash);
+    return LKS_OK;
+}
+
+/* header: changed when it gets its checksum. */
+static lks_status write_parts(const char *path, char *header, int n_tensors, const lks__tensor_view *tensors,
+                              bool checked)
+{
+    uint64_t header_bytes = strlen(header);
+    lks__piece *pieces = lks__alloc_array(n_tensors + 2, sizeof *pieces, LKS__MEM_MISC);
+    if (pieces == NULL)
+        return LKS_E_NOMEM;
+    pieces[0] = (lks__piece){&header_bytes, sizeof header_bytes};
+    pieces[1] = (lks__piece){header, header_bytes};
+    for (int i = 0; i < n_tensors; i++)
+        pieces[2 + i] = (lks__piece){tensors[i].data, (size_t)bytes_of(&tensors[i])};
+    lks_status status = checked ? set_checksum(header, n_tensors + 2, pieces) : LKS_OK;
+    if (status == LKS_OK)
+        status = lks__write_file(path, n_tensors + 2, pieces);
+    lks__free(pieces);
+    return status;
+}
+
 lks_status lks__safetensors_write(const char *path, int n_tensors, const lks__tensor_view *tensors,
                                   int n_metadata, const lks__metadata *metadata)
 {
     char *header = NULL;
     lks_status status = make_header(n_tensors, tensors, n_metadata, metadata, &header);
-    if (status != LKS_OK)
-        return status;
-
-    uint64_t header_bytes = strlen(header);
-    lks__piece *pieces = lks__alloc_array(n_tensors + 2, sizeof *pieces, LKS__MEM_MISC);
-    status = LKS_E_NOMEM;
-    if (pieces != NULL) {
-        pieces[0] = (lks__piece){&header_bytes, sizeof header_bytes};
-        pieces[1] = (lks__piece){header, header_bytes};
-        for (int i = 0; i < n_tensors; i++)
-            pieces[2 + i] = (lks__piece){tensors[i].data, (size_t)bytes_of(&tensors[i])};
-        status = lks__write_file(path, n_tensors + 2, pieces);
-    }
-    lks__free(pieces);
+    if (status == LKS_OK)
+        status = write_parts(path, header, n_tensors, tensors, false);
     free(header);
+    return status;
+}
+
+lks_status lks__safetensors_write_checked(const char *path, int n_tensors, const lks__tensor_view *tensors,
+                                          int n_metadata, const lks__metadata *metadata)
+{
+    lks__metadata *entries = lks__alloc_array(n_metadata + 1, sizeof *entries, LKS__MEM_MISC);
+    if (entries == NULL)
+        return LKS_E_NOMEM;
+    entries[0] = (lks__metadata){LKS__CHECKSUM_KEY, LKS__CHECKSUM_ZEROS};
+    for (int i = 0; i < n_metadata; i++)
+        entries[1 + i] = metadata[i];
+    char *header = NULL;
+    lks_status status = make_header(n_tensors, tensors, n_metadata + 1, entries, &header);
+    if (status == LKS_OK)
+        status = write_parts(path, header, n_tensors, tensors, true);
+    free(header);
+    lks__free(entries);
     return status;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <xxhash.h>
@@ -74,7 +75,7 @@ lks_status lks__params_hash(lks_trainer *t, uint64_t *out)
     return status;
 }
 
-enum { NAME_BYTES = LKS__PARAM_NAME_BYTES + 64, POSITION_KEYS = 4, NUMBER_BYTES = 32 };
+enum { NAME_BYTES = LKS__PARAM_NAME_BYTES + 64 };
 
 /* A file's tensors: parameters, and behind them the optimizer's states as "optimizer.<state>.<parameter>". */
 typedef struct contents {
@@ -131,32 +132,69 @@ static lks_status contents_fill(contents *c, const lks_trainer *t, int n_sets)
     return LKS_OK;
 }
 
-lks_status lks__params_save(lks_trainer *t, const char *path, bool with_state, const lks__position *position)
+enum { N_NUMBERS = 5, MAX_METADATA = N_NUMBERS + 3, NUMBER_BYTES = 48 };
+
+typedef struct description {
+    int n;
+    lks__metadata entries[MAX_METADATA];
+    char texts[N_NUMBERS][NUMBER_BYTES];
+    char *plan; /* free() */
+} description;
+
+static lks_status describe(description *d, const lks_trainer *t, const lks__position *position)
 {
-    int n_sets = 1 + (with_state ? lks__optim_n_states(&t->config.optimizer) : 0);
+    const struct {
+        const char *key;
+        int64_t value;
+    } numbers[] = {{"step", position->step},
+                   {"epoch", position->epoch},
+                   {"samples", position->samples},
+                   {"seed", t->config.seed}};
+    *d = (description){0};
+    lks_status status = lks_plan_to_json(t->config.plan, &d->plan);
+    if (status != LKS_OK)
+        return status;
+    d->entries[d->n++] = (lks__metadata){LKS__CHECKPOINT_FORMAT_KEY, LKS__CHECKPOINT_FORMAT};
+    for (int i = 0; i < N_NUMBERS - 1; i++) {
+        snprintf(d->texts[i], NUMBER_BYTES, "%" PRId64, numbers[i].value);
+        d->entries[d->n++] = (lks__metadata){numbers[i].key, d->texts[i]};
+    }
+    /* hexadecimal: exact */
+    snprintf(d->texts[N_NUMBERS - 1], NUMBER_BYTES, "%a", position->epoch_loss_sum);
+    d->entries[d->n++] = (lks__metadata){"epoch_loss_sum", d->texts[N_NUMBERS - 1]};
+    d->entries[d->n++] = (lks__metadata){"plan", d->plan};
+    if (t->config.config_yaml != NULL)
+        d->entries[d->n++] = (lks__metadata){"config", t->config.config_yaml};
+    return LKS_OK;
+}
+
+lks_status lks__params_save(lks_trainer *t, const char *path)
+{
+    contents c;
+    lks_status status = contents_init(&c, t, 1);
+    if (status != LKS_OK)
+        return status;
+    status = contents_fill(&c, t, 1);
+    if (status == LKS_OK)
+        status = lks__safetensors_write(path, c.n_tensors, c.tensors, 0, NULL);
+    contents_deinit(&c);
+    return status;
+}
+
+lks_status lks__checkpoint_save(lks_trainer *t, const char *path, const lks__position *position)
+{
+    int n_sets = 1 + lks__optim_n_states(&t->config.optimizer);
     contents c;
     lks_status status = contents_init(&c, t, n_sets);
     if (status != LKS_OK)
         return status;
-
-    const struct {
-        const char *key;
-        int64_t value;
-    } numbers[POSITION_KEYS] = {{"step", position->step},
-                                {"epoch", position->epoch},
-                                {"samples", position->samples},
-                                {"seed", t->config.seed}};
-    char texts[POSITION_KEYS][NUMBER_BYTES];
-    lks__metadata metadata[POSITION_KEYS];
-    for (int i = 0; i < POSITION_KEYS; i++) {
-        snprintf(texts[i], NUMBER_BYTES, "%" PRId64, numbers[i].value);
-        metadata[i] = (lks__metadata){numbers[i].key, texts[i]};
-    }
-
-    status = contents_fill(&c, t, n_sets);
+    description d;
+    status = describe(&d, t, position);
     if (status == LKS_OK)
-        status = lks__safetensors_write(path, c.n_tensors, c.tensors, with_state ? POSITION_KEYS : 0,
-                                        metadata);
+        status = contents_fill(&c, t, n_sets);
+    if (status == LKS_OK)
+        status = lks__safetensors_write_checked(path, c.n_tensors, c.tensors, d.n, d.entries);
+    free(d.plan);
     contents_deinit(&c);
     return status;
 }

@@ -14,9 +14,7 @@
 typedef struct run {
     lks__position position;
     int64_t started_ns;
-    double step_seconds;   /* training steps only, whole run */
-    int64_t epoch_samples; /* of this epoch so far */
-    double epoch_loss_sum; /* over those samples */
+    double step_seconds; /* training steps only, whole run */
     double epoch_step_seconds;
     lks_train_result result;
 } run;
@@ -59,8 +57,9 @@ static lks_train_progress progress_of(const run *r, const lks__step_result *step
         .samples = r->position.samples,
         .loss = step->loss_sum / (double)step->samples,
         .lr = step->lr,
-        .samples_per_second = r->epoch_step_seconds > 0 ? (double)r->epoch_samples / r->epoch_step_seconds
-                                                        : 0,
+        .samples_per_second = r->epoch_step_seconds > 0
+                                  ? (double)r->position.epoch_samples / r->epoch_step_seconds
+                                  : 0,
         .train_loss = r->result.train_loss,
         .test_loss = NAN,
         .test_accuracy = NAN,
@@ -92,9 +91,9 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     r->position.samples += step->samples;
     r->step_seconds += seconds;
     r->epoch_step_seconds += seconds;
-    r->epoch_samples += step->samples;
-    r->epoch_loss_sum += step->loss_sum;
-    r->result.train_loss = r->epoch_loss_sum / (double)r->epoch_samples;
+    r->position.epoch_samples += step->samples;
+    r->position.epoch_loss_sum += step->loss_sum;
+    r->result.train_loss = r->position.epoch_loss_sum / (double)r->position.epoch_samples;
     if (r->position.step < t->config.plan->total_steps) /* else there is nothing to stop */
         r->result.stop_signal = step->stop_signal;
     if (with_metrics)
@@ -117,7 +116,7 @@ static lks_status log_epoch(lks_trainer *t, const run *r, const lks_train_progre
     lks__epoch_metrics metrics = {.step = progress->step,
                                   .samples = progress->samples,
                                   .epoch = progress->epoch,
-                                  .epoch_samples = r->epoch_samples,
+                                  .epoch_samples = r->position.epoch_samples,
                                   .train_loss = progress->train_loss,
                                   .test_loss = progress->test_loss,
                                   .test_accuracy = progress->test_accuracy,
@@ -149,18 +148,19 @@ static void begin_next_epoch(run *r)
 {
     r->position.epoch++;
     r->position.step_in_epoch = 0;
-    r->epoch_samples = 0;
-    r->epoch_loss_sum = 0.0;
+    r->position.epoch_samples = 0;
+    r->position.epoch_loss_sum = 0.0;
     r->epoch_step_seconds = 0.0;
 }
 
-/* Writes a file into the run directory. Rank 0. */
-static lks_status save(lks_trainer *t, const run *r, const char *name, bool with_state)
+static lks_status save_model(lks_trainer *t)
 {
-    char *path = lks__run_dir_path(t->run_dir, name);
+    if (t->run_dir == NULL)
+        return LKS_OK;
+    char *path = lks__run_dir_path(t->run_dir, "model.safetensors");
     if (path == NULL)
         return LKS_E_NOMEM;
-    lks_status status = lks__params_save(t, path, with_state, &r->position);
+    lks_status status = lks__params_save(t, path);
     lks__free(path);
     return status;
 }
@@ -173,7 +173,12 @@ static lks_status save_checkpoint(lks_trainer *t, run *r)
     char *name = r->result.checkpoint;
     snprintf(name, sizeof r->result.checkpoint, "checkpoints/step-%08" PRId64 ".safetensors",
              r->position.step);
-    return save(t, r, name, true);
+    char *path = lks__run_dir_path(t->run_dir, name);
+    if (path == NULL)
+        return LKS_E_NOMEM;
+    lks_status status = lks__checkpoint_save(t, path, &r->position);
+    lks__free(path);
+    return status;
 }
 
 static lks_status run_steps(lks_trainer *t, run *r)
@@ -213,8 +218,8 @@ static lks_status finish(lks_trainer *t, run *r)
     result->peak_memory_bytes = lks__peak_memory_bytes();
     result->times = t->times;
     lks_status status = lks__params_hash(t, &result->parameters_hash);
-    if (status == LKS_OK && t->run_dir != NULL && result->stop_signal == 0)
-        status = save(t, r, "model.safetensors", false);
+    if (status == LKS_OK && result->stop_signal == 0)
+        status = save_model(t);
     return lks__agree(t->config.group, status);
 }
 

@@ -55,6 +55,8 @@ typedef struct lks__position {
     int64_t epoch;         /* 0-based */
     int64_t step_in_epoch; /* 0-based */
     int64_t samples;       /* seen before */
+    int64_t epoch_samples; /* of this epoch */
+    double epoch_loss_sum; /* over those samples */
 } lks__position;
 
 /** One step: own leaves forward and backward, reduction, update. Collective.
@@ -72,10 +74,16 @@ lks_status lks__evaluate(lks_trainer *trainer, double *out_loss, double *out_acc
 /** Sets the initial parameters, from the seed or from config.init_path. For rank 0. */
 lks_status lks__params_init(lks_trainer *trainer) LKS_MUST_USE;
 
-/** Writes parameters in the plain layout with PyTorch's names, and with_state the optimizer's state and the
- * position. */
-lks_status lks__params_save(lks_trainer *trainer, const char *path, bool with_state,
-                            const lks__position *position) LKS_MUST_USE;
+/** Writes parameters in the plain layout with PyTorch's names. */
+lks_status lks__params_save(lks_trainer *trainer, const char *path) LKS_MUST_USE;
+
+#define LKS__CHECKPOINT_FORMAT_KEY "lockstep_checkpoint"
+#define LKS__CHECKPOINT_FORMAT     "1"
+
+/** Writes a checkpoint: parameters, the optimizer's state as "optimizer.<state>.<parameter>", and as metadata
+ * a checksum, the format's version, position, seed, plan (JSON) and config (YAML, when there is one). */
+lks_status lks__checkpoint_save(lks_trainer *trainer, const char *path,
+                                const lks__position *position) LKS_MUST_USE;
 
 /** XXH64 of all parameters in the plain layout, in graph order. */
 lks_status lks__params_hash(lks_trainer *trainer, uint64_t *out) LKS_MUST_USE;

@@ -6,6 +6,8 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <xxhash.h>
+
 #include "base/alloc.h"
 #include "record/safetensors.h"
 #include "temp_folder.h"
@@ -358,6 +360,73 @@ static void failed_allocations_are_reported(void **state)
     assert_false(file_exists(in_temp_folder("memory.safetensors.tmp")));
 }
 
+/* The size of the checked file in `bytes`, and its path. */
+static size_t write_checked(const char **path, char *bytes, size_t room)
+{
+    static const float a[] = {1.0f, -2.0f}, b[] = {0.5f};
+    const lks__tensor_view tensors[] = {{"a", 1, shape_2, a}, {"s", 0, NULL, b}};
+    const lks__metadata metadata[] = {{"step", "7"}, {"plan", "{\"world\": 4}"}};
+    *path = in_temp_folder("checked.safetensors");
+    CHECK_OK(lks__safetensors_write_checked(*path, 2, tensors, 2, metadata));
+    return get_file(*path, bytes, room);
+}
+
+static lks_status open_and_verify(const char *path)
+{
+    lks__safetensors *file;
+    lks_status status = lks__safetensors_open(path, &file);
+    if (status == LKS_OK)
+        status = lks__safetensors_verify(file);
+    lks__safetensors_close(file);
+    return status;
+}
+
+static void a_checksum_is_the_first_entry(void **state)
+{
+    (void)state;
+    const char *path;
+    char bytes[1000];
+    size_t n = write_checked(&path, bytes, sizeof bytes);
+    CHECK_OK(open_and_verify(path));
+
+    lks__safetensors *file;
+    CHECK_OK(lks__safetensors_open(path, &file));
+    assert_string_equal(lks__safetensors_metadata(file, "step"), "7");
+    static const char before[] = "{\"__metadata__\":{\"checksum\":\"";
+    char *digits = bytes + 8 + sizeof before - 1;
+    assert_memory_equal(bytes + 8, before, sizeof before - 1);
+    assert_memory_equal(digits, lks__safetensors_metadata(file, "checksum"), 16);
+    lks__safetensors_close(file);
+
+    char expected[17]; /* the one-shot function over the file as it was before its digits were put in */
+    memset(digits, '0', 16);
+    snprintf(expected, sizeof expected, "%016llx", (unsigned long long)XXH64(bytes, n, 0));
+    get_file(path, bytes, sizeof bytes);
+    assert_memory_equal(digits, expected, 16);
+    CHECK_FAILS(open_and_verify(SAMPLE), LKS_E_FORMAT, "safetensors_sample.safetensors has no checksum");
+}
+
+static void every_flipped_bit_is_noticed(void **state)
+{
+    (void)state;
+    const char *path;
+    char bytes[1000];
+    size_t n = write_checked(&path, bytes, sizeof bytes);
+    path = in_temp_folder("flipped.safetensors");
+    for (size_t bit = 0; bit < 8 * n; bit++) {
+        bytes[bit / 8] = (char)(bytes[bit / 8] ^ (1 << bit % 8));
+        put_file(path, bytes, n);
+        CHECK_INT(open_and_verify(path), LKS_E_FORMAT);
+        bytes[bit / 8] = (char)(bytes[bit / 8] ^ (1 << bit % 8));
+    }
+    put_file(path, bytes, n);
+    CHECK_OK(open_and_verify(path));
+    for (size_t end = 0; end < n; end++) {
+        put_file(path, bytes, end);
+        CHECK_INT(open_and_verify(path), LKS_E_FORMAT);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -375,6 +444,8 @@ int main(void)
         cmocka_unit_test(a_full_disk_leaves_the_old_file),
         cmocka_unit_test(what_cannot_be_written_is_an_error),
         cmocka_unit_test(failed_allocations_are_reported),
+        cmocka_unit_test(a_checksum_is_the_first_entry),
+        cmocka_unit_test(every_flipped_bit_is_noticed),
     };
     return cmocka_run_group_tests(tests, make_temp_folder, remove_temp_folder);
 }
