@@ -29,6 +29,7 @@ typedef struct cli_args {
     const char *hold;   /* --hold WHAT; NULL: not given */
     bool curve;
     bool overwrite;
+    bool resume;
     const char *init;   /* --init FILE; NULL: not given */
     const char *output; /* --output DIR; NULL: not given */
     int n_overrides;

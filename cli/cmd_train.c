@@ -21,6 +21,8 @@ static const cli_flag flags[] = {
     {"--output", NULL, "DIR", "run directory; the same as output=DIR", CLI_TEXT, offsetof(cli_args, output)},
     {"--overwrite", NULL, NULL, "replace an earlier run in the run directory", CLI_SWITCH,
      offsetof(cli_args, overwrite)},
+    {"--resume", NULL, NULL, "go on from the newest whole checkpoint in the run directory", CLI_SWITCH,
+     offsetof(cli_args, resume)},
     {"--init", NULL, "FILE", "start from a safetensors file (PyTorch's names and shapes)", CLI_TEXT,
      offsetof(cli_args, init)},
 };
@@ -122,12 +124,23 @@ static void show_progress(void *context, const lks_train_progress *update)
     progress_update(&s->progress, update);
 }
 
+static void show_note(void *context, const char *text)
+{
+    (void)context;
+    fprintf(stderr, "lockstep: %s\n", text);
+}
+
+static lks_train_options options_of(const cli_args *args)
+{
+    return (lks_train_options){.init_path = args->init, .overwrite = args->overwrite, .resume = args->resume};
+}
+
 static void tell_stop(const lks_config *config, const lks_train_result *result, const lks_plan *plan)
 {
     const char *output = lks_config_get(config, "output");
     fprintf(stderr,
             "lockstep: stopped by a signal after %lld of %lld steps\n"
-            "hint: the parameters are in %s/%s; --init starts a run from them\n",
+            "hint: --resume goes on from %s/%s; --init starts another run from it\n",
             (long long)result->steps, (long long)plan->total_steps, output, result->checkpoint);
 }
 
@@ -138,11 +151,12 @@ static int train(const lks_config *config, const cli_args *args, lks_group *grou
     lks_train_result result;
     screen s;
     progress_init(&s.progress, args->json ? stderr : stdout);
-    lks_train_options options = {
-        .init_path = args->init, .overwrite = args->overwrite, .stop_signal = &stop_signal};
+    lks_train_options options = options_of(args);
+    options.stop_signal = &stop_signal;
     if (rank == 0) {
         options.started = show_plan;
         options.progress = show_progress;
+        options.note = show_note;
         options.context = &s;
     }
     lks_status status = lks_train(config, group, &options, &result);
@@ -189,7 +203,7 @@ static const char *own_path(char path[PATH_MAX])
 /* This command line without -n, for the processes. */
 static int launch(const cli_args *args, int64_t processes)
 {
-    enum { FIXED = 11 };
+    enum { FIXED = 12 };
     const char *argv[FIXED + CLI_MAX_OVERRIDES];
     char path[PATH_MAX];
     int n = 0;
@@ -199,6 +213,8 @@ static int launch(const cli_args *args, int64_t processes)
         argv[n++] = "--json";
     if (args->overwrite)
         argv[n++] = "--overwrite";
+    if (args->resume)
+        argv[n++] = "--resume";
     if (args->init != NULL) {
         argv[n++] = "--init";
         argv[n++] = args->init;
@@ -223,7 +239,7 @@ static int launch(const cli_args *args, int64_t processes)
  * nothing. */
 static int start(const lks_config *config, const cli_args *args, int64_t start_ns)
 {
-    lks_train_options options = {.init_path = args->init, .overwrite = args->overwrite};
+    lks_train_options options = options_of(args);
     lks_plan plan;
     lks_status status = lks_train_check(config, args->processes, &options, &plan);
     if (status != LKS_OK)
@@ -251,6 +267,12 @@ int cmd_train(int argc, char **argv)
     lks_status status = cli_load_config(&args, &config);
     if (status != LKS_OK)
         return cli_fail(status);
+    if (args.resume && lks_train_is_finished(config)) {
+        fprintf(stderr, "lockstep: the run in %s is finished; there is nothing to go on with\n",
+                lks_config_get(config, "output"));
+        lks_config_destroy(config);
+        return 0;
+    }
     exit_code = launched ? work(config, &args, start_ns) : start(config, &args, start_ns);
     lks_config_destroy(config);
     return exit_code;

@@ -54,7 +54,7 @@ typedef struct lks_train_result {
     int64_t peak_memory_bytes; /* of this process */
     lks_train_times times;     /* of this member */
     int stop_signal;           /* the signal that ended the run before its plan did; 0: none */
-    char checkpoint[64]; /* rank 0: what a stopped run has written into the run directory; "": nothing */
+    char checkpoint[64];       /* rank 0: the last one that was written, in the run directory; "": nothing */
 } lks_train_result;
 
 typedef void lks_train_progress_fn(void *context, const lks_train_progress *progress);
@@ -72,10 +72,15 @@ typedef struct lks_trainer_config {
     int64_t seed;                    /* of the initial parameters and of the sampler */
     int threads;                     /* compute threads of this member; 1 */
     const char *init_path;           /* safetensors file to start from; NULL: initialise from the seed */
-    const char *output_path;         /* run directory, must not exist; NULL: write nothing */
+    const char *resume_path;         /* checkpoint to go on from, of a run with the same plan on any number of
+                                        processes; NULL: begin */
+    const char *output_path;         /* run directory; must not exist, or with resume_path be that of the
+                                        checkpoint's run, which is continued; NULL: write nothing */
     bool overwrite;                  /* replace an earlier run in output_path */
     const char *config_yaml;         /* stored in the run directory; NULL: none */
     int64_t metrics_every_steps;     /* lines in metrics.jsonl; 10 */
+    int64_t checkpoint_every_steps;  /* 0: a checkpoint only when stopped */
+    int64_t checkpoint_keep;         /* newest checkpoints that stay; 3 */
     const volatile int *stop_signal; /* non-zero asks all members to stop at the next step; NULL: never */
     lks_train_progress_fn *progress; /* called after each step; NULL: none */
     void *progress_context;
@@ -112,20 +117,30 @@ LKS_API lks_status lks_train_plan_at(const lks_config *config, int processes, in
  */
 typedef void lks_train_started_fn(void *context, const lks_plan *plan);
 
+/** Receives a sentence that the user should see. */
+typedef void lks_train_note_fn(void *context, const char *text);
+
 /** What `lockstep train` adds to a config. All zeros: nothing. */
 typedef struct lks_train_options {
     const char *init_path; /* as in lks_trainer_config */
     bool overwrite;        /* replace an existing run directory */
+    bool resume; /* go on from the newest whole checkpoint of the run directory. The settings must be those
+                    of that run, but for name, output, threads, comm.*, metrics.* and checkpoint.*; a world
+                    that is not set is the run's */
     const volatile int *stop_signal;
     lks_train_started_fn *started;   /* NULL: none */
     lks_train_progress_fn *progress; /* NULL: none */
-    void *context;                   /* of both */
+    lks_train_note_fn *note;         /* of lks_train: checkpoints that are passed over; NULL: none */
+    void *context;                   /* of all three */
 } lks_train_options;
 
 /** Everything that can be refused about a config before any process starts: plan, number of processes,
  * launcher, run directory, init file. Returns: LKS_OK; a status with exit code 2. Writes nothing. */
 LKS_API lks_status lks_train_check(const lks_config *config, int processes, const lks_train_options *options,
                                    lks_plan *out) LKS_MUST_USE;
+
+/** Whether the config's run directory holds a run that has reached its end. */
+LKS_API bool lks_train_is_finished(const lks_config *config);
 
 /** Joins the group that the environment describes (lks_group_config_from_env), with the config's
  * comm.timeout.

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
 #include <jansson.h>
 
 #include "base/error.h"
 #include "conf/options.h"
 #include "plan/plan_config.h"
 #include "plan/plan_warnings.h"
+
+enum { DIGITS = 15 }; /* the most with which every decimal comes back as it was written */
 
 static json_t *number(int64_t value)
 {
@@ -100,7 +105,6 @@ lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
 
 lks_status lks__json_to_text(const json_t *object, char **out)
 {
-    enum { DIGITS = 15 }; /* the most with which every decimal comes back as it was written */
     *out = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(DIGITS));
     return *out != NULL ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
 }
@@ -115,6 +119,54 @@ static lks_status plan_object(const lks_plan *plan, json_t **out)
         json_decref(*out);
         *out = NULL;
     }
+    return status;
+}
+
+/* What may differ between processes that play the same workers. */
+static bool is_of_processes(const char *key)
+{
+    static const char *const keys[] = {"processes", "leaves_per_process", "same_bits", "warnings"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    return false;
+}
+
+static lks_status compare_member(const char *key, const json_t *ours, const json_t *theirs)
+{
+    enum { TEXT_FLAGS = JSON_ENCODE_ANY | JSON_REAL_PRECISION(DIGITS) };
+    char *a = json_dumps(ours, TEXT_FLAGS), *b = json_dumps(theirs, TEXT_FLAGS);
+    lks_status status = LKS_OK;
+    if (a == NULL || b == NULL || strcmp(a, b) != 0)
+        status = lks__fail(LKS_E_ARG, "%s was %s; this plan has %s", key, b != NULL ? b : "not there",
+                           a != NULL ? a : "none");
+    free(a);
+    free(b);
+    return status;
+}
+
+static lks_status compare(json_t *ours, const json_t *theirs)
+{
+    lks_status status = LKS_OK;
+    void *place = json_object_iter(ours);
+    for (; place != NULL && status == LKS_OK; place = json_object_iter_next(ours, place)) {
+        const char *key = json_object_iter_key(place);
+        if (!is_of_processes(key))
+            status = compare_member(key, json_object_iter_value(place), json_object_get(theirs, key));
+    }
+    return status;
+}
+
+lks_status lks__plan_check_same(const lks_plan *plan, const char *json)
+{
+    json_t *theirs = json_loads(json, 0, NULL), *ours;
+    lks_status status = plan_object(plan, &ours);
+    if (status == LKS_OK && theirs == NULL)
+        status = lks__fail(LKS_E_FORMAT, "the plan is no JSON");
+    if (status == LKS_OK)
+        status = compare(ours, theirs);
+    json_decref(theirs);
+    json_decref(ours);
     return status;
 }
 

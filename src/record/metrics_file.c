@@ -40,7 +40,7 @@ const char *lks__json_number(double value, char text[LKS__JSON_NUMBER_BYTES])
     return text;
 }
 
-lks_status lks__metrics_init(lks__metrics_file *file, char *path)
+static lks_status open_file(lks__metrics_file *file, char *path, int flags)
 {
     file->path = path;
     file->fd = -1;
@@ -50,8 +50,49 @@ lks_status lks__metrics_init(lks__metrics_file *file, char *path)
     file->buffered_bytes = 0;
     if (path == NULL)
         return LKS_E_NOMEM;
-    file->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    file->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0666);
     if (file->fd < 0)
+        return lks__fail_errno(LKS_E_IO, errno, "cannot write %s", path);
+    return LKS_OK;
+}
+
+lks_status lks__metrics_init(lks__metrics_file *file, char *path)
+{
+    return open_file(file, path, O_TRUNC);
+}
+
+/* Whether a line, with its end, was written before or with that step and not after it. */
+static bool is_up_to(const char *line, int64_t step)
+{
+    static const char before[] = "{\"step\": ";
+    if (strncmp(line, before, sizeof before - 1) != 0 || strchr(line, '\n') == NULL)
+        return false;
+    int64_t of_line = strtoll(line + sizeof before - 1, NULL, 10);
+    bool ends_epoch = strstr(line, "\"epoch_samples\"") != NULL;
+    return of_line < step || (of_line == step && !ends_epoch);
+}
+
+/* The bytes of the lines up to that step. */
+static off_t bytes_up_to(FILE *lines, int64_t step)
+{
+    char line[LINE_BYTES];
+    off_t bytes = 0;
+    while (fgets(line, sizeof line, lines) != NULL && is_up_to(line, step))
+        bytes += (off_t)strlen(line);
+    return bytes;
+}
+
+lks_status lks__metrics_continue(lks__metrics_file *file, char *path, int64_t step)
+{
+    lks_status status = open_file(file, path, O_APPEND);
+    if (status != LKS_OK)
+        return status;
+    FILE *lines = fopen(path, "re");
+    if (lines == NULL)
+        return lks__fail_errno(LKS_E_IO, errno, "cannot read %s", path);
+    file->whole_bytes = bytes_up_to(lines, step);
+    fclose(lines);
+    if (ftruncate(file->fd, file->whole_bytes) != 0)
         return lks__fail_errno(LKS_E_IO, errno, "cannot write %s", path);
     return LKS_OK;
 }

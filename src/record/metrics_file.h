@@ -25,6 +25,10 @@ typedef struct lks__metrics_file {
  *  Ownership: `path` is taken over (lks__free), NULL is a failure. Returns: LKS_OK; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__metrics_init(lks__metrics_file *file, char *path) LKS_MUST_USE;
 
+/** Opens the file of an earlier run and cuts off what comes after that step: later steps, the end of an epoch
+ * at it, and a line that is not whole. Otherwise as lks__metrics_init. */
+lks_status lks__metrics_continue(lks__metrics_file *file, char *path, int64_t step) LKS_MUST_USE;
+
 /** Writes what is buffered, as far as possible, and closes. */
 void lks__metrics_deinit(lks__metrics_file *file);
 

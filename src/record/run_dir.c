@@ -63,13 +63,18 @@ static bool is_empty(const char *path)
     return n == 0;
 }
 
-static bool is_run_dir(const char *path)
+bool lks__run_dir_has(const char *path, const char *file)
 {
     struct stat info;
-    char *plan = lks__join_path(path, PLAN);
-    bool found = plan != NULL && stat(plan, &info) == 0 && S_ISREG(info.st_mode);
-    lks__free(plan);
+    char *name = lks__join_path(path, file);
+    bool found = name != NULL && stat(name, &info) == 0 && S_ISREG(info.st_mode);
+    lks__free(name);
     return found;
+}
+
+static bool is_run_dir(const char *path)
+{
+    return lks__run_dir_has(path, PLAN);
 }
 
 static lks_status check_existing(const char *path, mode_t mode, bool overwrite)
@@ -276,6 +281,25 @@ lks_status lks__run_dir_create(const char *path, bool overwrite, const char *con
     if (status != LKS_OK) {
         if (is_new)
             remove_new(dir->path);
+        lks__run_dir_close(dir);
+        return status;
+    }
+    *out = dir;
+    return LKS_OK;
+}
+
+lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out)
+{
+    *out = NULL;
+    lks__run_dir *dir = lks__alloc(sizeof *dir, LKS__MEM_MISC);
+    if (dir == NULL)
+        return LKS_E_NOMEM;
+    dir->metrics.fd = -1;
+    dir->path = clean_path(path);
+    lks_status status = dir->path == NULL
+                            ? LKS_E_NOMEM
+                            : lks__metrics_continue(&dir->metrics, lks__join_path(dir->path, METRICS), step);
+    if (status != LKS_OK) {
         lks__run_dir_close(dir);
         return status;
     }

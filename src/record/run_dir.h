@@ -21,6 +21,26 @@ lks_status lks__run_dir_check(const char *path, bool overwrite) LKS_MUST_USE;
 lks_status lks__run_dir_create(const char *path, bool overwrite, const char *config_yaml,
                                const char *plan_json, lks__run_dir **out) LKS_MUST_USE;
 
+/** Opens the directory of an earlier run and cuts its metrics.jsonl back to that step; its config and plan
+ * stay. Returns: LKS_OK; LKS_E_IO; LKS_E_NOMEM. */
+lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out) LKS_MUST_USE;
+
+/** Whether there is a file of that name in a run directory. */
+bool lks__run_dir_has(const char *path, const char *file);
+
+/** The steps after which the directory has checkpoints, whole or not, the latest first. A directory that does
+ * not exist has none. Ownership: the caller lks__free()s *steps.
+ *  Returns: LKS_OK; LKS_E_IO; LKS_E_NOMEM. */
+lks_status lks__run_dir_list_checkpoints(const char *path, int *n, int64_t **steps) LKS_MUST_USE;
+
+/** Removes all checkpoints of steps up to `step` but the latest `keep`. Returns: LKS_OK; LKS_E_IO;
+ * LKS_E_NOMEM. */
+lks_status lks__run_dir_drop_checkpoints(const lks__run_dir *dir, int64_t keep, int64_t step) LKS_MUST_USE;
+
+/** "checkpoints/step-00000123.safetensors" */
+enum { LKS__CHECKPOINT_NAME_BYTES = 64 };
+void lks__checkpoint_name(int64_t step, char out[LKS__CHECKPOINT_NAME_BYTES]);
+
 /** Flushes and closes; the files stay. NULL is fine. */
 void lks__run_dir_close(lks__run_dir *dir);
 

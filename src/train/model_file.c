@@ -8,6 +8,9 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/text.h"
+#include "plan/plan_config.h"
+#include "record/metrics_file.h"
 #include "record/safetensors.h"
 #include "train/trainer.h"
 
@@ -33,16 +36,43 @@ static lks_status check_names(const lks_trainer *t, const lks__safetensors *file
     return LKS_OK;
 }
 
+enum { NAME_BYTES = LKS__PARAM_NAME_BYTES + 64 };
+
+/* Set 0 is the parameters, set s > 0 the optimizer's state s - 1. */
+static void tensor_name(const lks_trainer *t, int set, const char *param, char out[NAME_BYTES])
+{
+    if (set == 0)
+        snprintf(out, NAME_BYTES, "%s", param);
+    else
+        snprintf(out, NAME_BYTES, OPTIMIZER_PREFIX "%s.%s",
+                 lks__optim_state_name(&t->config.optimizer, set - 1), param);
+}
+
+static float *arena_of(const lks_trainer *t, int set)
+{
+    return set == 0 ? t->params : t->states[set - 1];
+}
+
+static lks_status import_set(lks_trainer *t, const lks__safetensors *file, int set)
+{
+    lks_status status = LKS_OK;
+    for (int i = 0; status == LKS_OK && i < lks__network_n_params(t->network); i++) {
+        const lks__param *param = lks__network_param(t->network, i);
+        char name[NAME_BYTES];
+        tensor_name(t, set, param->name, name);
+        status = lks__safetensors_read(file, name, param->n_dims, param->shape, t->plain);
+        if (status == LKS_OK)
+            status = lks__network_import(t->network, i, t->plain, arena_of(t, set));
+    }
+    return status;
+}
+
 static lks_status import_file(lks_trainer *t, const char *path)
 {
     lks__safetensors *file;
     lks_status status = lks__safetensors_open(path, &file);
-    for (int i = 0; status == LKS_OK && i < lks__network_n_params(t->network); i++) {
-        const lks__param *param = lks__network_param(t->network, i);
-        status = lks__safetensors_read(file, param->name, param->n_dims, param->shape, t->plain);
-        if (status == LKS_OK)
-            status = lks__network_import(t->network, i, t->plain, t->params);
-    }
+    if (status == LKS_OK)
+        status = import_set(t, file, 0);
     if (status == LKS_OK)
         status = check_names(t, file, path);
     lks__safetensors_close(file);
@@ -74,8 +104,6 @@ lks_status lks__params_hash(lks_trainer *t, uint64_t *out)
     XXH64_freeState(hash);
     return status;
 }
-
-enum { NAME_BYTES = LKS__PARAM_NAME_BYTES + 64 };
 
 /* A file's tensors: parameters, and behind them the optimizer's states as "optimizer.<state>.<parameter>". */
 typedef struct contents {
@@ -109,7 +137,6 @@ static lks_status contents_init(contents *c, const lks_trainer *t, int n_sets)
     return LKS_E_NOMEM;
 }
 
-/* Set 0 is the parameters, set s > 0 the optimizer's state s - 1. */
 static lks_status contents_fill(contents *c, const lks_trainer *t, int n_sets)
 {
     int n_params = lks__network_n_params(t->network);
@@ -117,14 +144,9 @@ static lks_status contents_fill(contents *c, const lks_trainer *t, int n_sets)
     for (int n = 0; n < n_params * n_sets; n++) {
         int set = n / n_params;
         const lks__param *param = lks__network_param(t->network, n % n_params);
-        if (set == 0)
-            snprintf(c->names[n], NAME_BYTES, "%s", param->name);
-        else
-            snprintf(c->names[n], NAME_BYTES, OPTIMIZER_PREFIX "%s.%s",
-                     lks__optim_state_name(&t->config.optimizer, set - 1), param->name);
+        tensor_name(t, set, param->name, c->names[n]);
         c->tensors[n] = (lks__tensor_view){c->names[n], param->n_dims, param->shape, data};
-        lks_status status = lks__network_export(t->network, n % n_params,
-                                                set == 0 ? t->params : t->states[set - 1], data);
+        lks_status status = lks__network_export(t->network, n % n_params, arena_of(t, set), data);
         if (status != LKS_OK)
             return status;
         data += param->n_elems;
@@ -132,7 +154,7 @@ static lks_status contents_fill(contents *c, const lks_trainer *t, int n_sets)
     return LKS_OK;
 }
 
-enum { N_NUMBERS = 5, MAX_METADATA = N_NUMBERS + 3, NUMBER_BYTES = 48 };
+enum { N_NUMBERS = 5, MAX_METADATA = N_NUMBERS + 3, NUMBER_BYTES = LKS__JSON_NUMBER_BYTES };
 
 typedef struct description {
     int n;
@@ -159,9 +181,8 @@ static lks_status describe(description *d, const lks_trainer *t, const lks__posi
         snprintf(d->texts[i], NUMBER_BYTES, "%" PRId64, numbers[i].value);
         d->entries[d->n++] = (lks__metadata){numbers[i].key, d->texts[i]};
     }
-    /* hexadecimal: exact */
-    snprintf(d->texts[N_NUMBERS - 1], NUMBER_BYTES, "%a", position->epoch_loss_sum);
-    d->entries[d->n++] = (lks__metadata){"epoch_loss_sum", d->texts[N_NUMBERS - 1]};
+    d->entries[d->n++] = (lks__metadata){"epoch_loss_sum",
+                                         lks__json_number(position->epoch_loss_sum, d->texts[N_NUMBERS - 1])};
     d->entries[d->n++] = (lks__metadata){"plan", d->plan};
     if (t->config.config_yaml != NULL)
         d->entries[d->n++] = (lks__metadata){"config", t->config.config_yaml};
@@ -196,5 +217,89 @@ lks_status lks__checkpoint_save(lks_trainer *t, const char *path, const lks__pos
         status = lks__safetensors_write_checked(path, c.n_tensors, c.tensors, d.n, d.entries);
     free(d.plan);
     contents_deinit(&c);
+    return status;
+}
+
+static lks_status read_number(const lks__safetensors *file, const char *path, const char *key, int64_t *out)
+{
+    const char *text = lks__safetensors_metadata(file, key);
+    if (text == NULL || !lks__parse_i64(text, out) || *out < 0)
+        return lks__fail(LKS_E_FORMAT, "%s: its %s is no number", path, key);
+    return LKS_OK;
+}
+
+/* The position of a run with this plan; what the file does not say follows from the plan. */
+static lks_status read_position(const lks_trainer *t, const lks__safetensors *file, lks__position *out)
+{
+    const char *path = t->config.resume_path;
+    const lks_plan *plan = t->config.plan;
+    lks__position p = {0};
+    lks_status status = read_number(file, path, "step", &p.step);
+    if (status == LKS_OK)
+        status = read_number(file, path, "epoch", &p.epoch);
+    if (status == LKS_OK)
+        status = read_number(file, path, "samples", &p.samples);
+    if (status != LKS_OK)
+        return status;
+    const char *loss = lks__safetensors_metadata(file, "epoch_loss_sum");
+    p.step_in_epoch = p.step - p.epoch * plan->steps_per_epoch;
+    p.epoch_samples = p.samples - p.epoch * plan->samples_per_epoch;
+    bool possible = 0 < p.step && p.step < plan->total_steps && 0 < p.step_in_epoch &&
+                    p.step_in_epoch <= plan->steps_per_epoch && 0 < p.epoch_samples && loss != NULL &&
+                    lks__parse_f64(loss, &p.epoch_loss_sum);
+    if (!possible)
+        return lks__fail(LKS_E_FORMAT,
+                         "%s: step %" PRId64 ", epoch %" PRId64 ", sample %" PRId64
+                         " is no place in this run",
+                         path, p.step, p.epoch, p.samples);
+    *out = p;
+    return LKS_OK;
+}
+
+static lks_status check_same_run(const lks_trainer *t, const lks__safetensors *file)
+{
+    const char *path = t->config.resume_path, *format, *plan;
+    format = lks__safetensors_metadata(file, LKS__CHECKPOINT_FORMAT_KEY);
+    plan = lks__safetensors_metadata(file, "plan");
+    if (format == NULL || strcmp(format, LKS__CHECKPOINT_FORMAT) != 0 || plan == NULL)
+        return lks__fail(LKS_E_FORMAT, "%s is no checkpoint of format " LKS__CHECKPOINT_FORMAT, path);
+    int64_t seed;
+    lks_status status = read_number(file, path, "seed", &seed);
+    if (status == LKS_OK && seed != t->config.seed)
+        status = lks__fail(LKS_E_ARG, "%s: seed is %" PRId64 "; this run has %" PRId64, path, seed,
+                           t->config.seed);
+    return status == LKS_OK ? lks__error_prefix(lks__plan_check_same(t->config.plan, plan), "%s", path)
+                            : status;
+}
+
+/* Everything that can be refused comes before the first value is set. */
+static lks_status load(lks_trainer *t, const lks__safetensors *file)
+{
+    lks__position start;
+    lks_status status = lks__safetensors_verify(file);
+    if (status == LKS_OK)
+        status = check_same_run(t, file);
+    if (status == LKS_OK)
+        status = check_names(t, file, t->config.resume_path);
+    if (status == LKS_OK)
+        status = read_position(t, file, &start);
+    for (int set = 0; status == LKS_OK && set <= lks__optim_n_states(&t->config.optimizer); set++)
+        status = import_set(t, file, set);
+    if (status == LKS_OK)
+        t->start = start;
+    return status;
+}
+
+lks_status lks__checkpoint_load(lks_trainer *t)
+{
+    lks__safetensors *file;
+    /* this is what sets the padding */
+    lks_status status = lks__network_init_params(t->network, t->config.seed, t->params);
+    if (status == LKS_OK)
+        status = lks__safetensors_open(t->config.resume_path, &file);
+    if (status != LKS_OK)
+        return status;
+    status = load(t, file);
+    lks__safetensors_close(file);
     return status;
 }

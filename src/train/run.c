@@ -14,7 +14,8 @@
 typedef struct run {
     lks__position position;
     int64_t started_ns;
-    double step_seconds; /* training steps only, whole run */
+    double step_seconds;  /* training steps only, since started_ns */
+    int64_t epoch_before; /* samples of this epoch before started_ns */
     double epoch_step_seconds;
     lks_train_result result;
 } run;
@@ -23,6 +24,8 @@ static lks_status open_run_dir(lks_trainer *t)
 {
     if (t->rank != 0 || t->config.output_path == NULL)
         return LKS_OK;
+    if (t->config.resume_path != NULL)
+        return lks__run_dir_continue(t->config.output_path, t->start.step, &t->run_dir);
     char *plan = NULL;
     lks_status status = lks_plan_to_json(t->config.plan, &plan);
     if (status == LKS_OK)
@@ -58,7 +61,8 @@ static lks_train_progress progress_of(const run *r, const lks__step_result *step
         .loss = step->loss_sum / (double)step->samples,
         .lr = step->lr,
         .samples_per_second = r->epoch_step_seconds > 0
-                                  ? (double)r->position.epoch_samples / r->epoch_step_seconds
+                                  ? (double)(r->position.epoch_samples - r->epoch_before) /
+                                        r->epoch_step_seconds
                                   : 0,
         .train_loss = r->result.train_loss,
         .test_loss = NAN,
@@ -83,7 +87,7 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     if (status != LKS_OK)
         return status;
     double seconds = lks__seconds_since(start);
-    if (r->position.step == 0)
+    if (r->position.step == t->start.step)
         r->result.first_step_seconds = lks__seconds_since(t->created_ns);
 
     r->position.step++;
@@ -151,6 +155,7 @@ static void begin_next_epoch(run *r)
     r->position.epoch_samples = 0;
     r->position.epoch_loss_sum = 0.0;
     r->epoch_step_seconds = 0.0;
+    r->epoch_before = 0;
 }
 
 static lks_status save_model(lks_trainer *t)
@@ -165,19 +170,47 @@ static lks_status save_model(lks_trainer *t)
     return status;
 }
 
-/* At once, before anything that takes time: who has asked to stop may not wait long. */
+/* When stopped at once, before anything that takes time: who has asked to stop may not wait long. */
 static lks_status save_checkpoint(lks_trainer *t, run *r)
 {
     if (t->run_dir == NULL)
         return LKS_OK;
     char *name = r->result.checkpoint;
-    snprintf(name, sizeof r->result.checkpoint, "checkpoints/step-%08" PRId64 ".safetensors",
-             r->position.step);
+    lks__checkpoint_name(r->position.step, name);
     char *path = lks__run_dir_path(t->run_dir, name);
     if (path == NULL)
         return LKS_E_NOMEM;
-    lks_status status = lks__checkpoint_save(t, path, &r->position);
+    /* the metrics first: a run that goes on from here continues them */
+    lks_status status = lks__run_dir_flush(t->run_dir);
+    if (status == LKS_OK)
+        status = lks__checkpoint_save(t, path, &r->position);
+    if (status == LKS_OK) /* only now that the new one is whole */
+        status = lks__run_dir_drop_checkpoints(t->run_dir, t->config.checkpoint_keep, r->position.step);
     lks__free(path);
+    return status;
+}
+
+/* Not after the last step, which leaves the model. */
+static bool is_checkpoint_due(const lks_trainer *t, const lks__position *position)
+{
+    int64_t every = t->config.checkpoint_every_steps;
+    return every > 0 && position->step % every == 0 && position->step < t->config.plan->total_steps;
+}
+
+/* A checkpoint is from before its epoch's end: what an epoch's last step leaves to do is done again. */
+static lks_status take_up(lks_trainer *t, run *r)
+{
+    r->position = t->start;
+    r->epoch_before = t->start.epoch_samples;
+    if (t->start.step == 0)
+        return LKS_OK;
+    r->result.train_loss = r->position.epoch_loss_sum / (double)r->position.epoch_samples;
+    if (r->position.step_in_epoch < t->config.plan->steps_per_epoch)
+        return LKS_OK;
+    /* of that step itself nothing is known any more */
+    lks__step_result step = {.samples = 1, .loss_sum = NAN, .lr = NAN};
+    lks_status status = end_epoch(t, r, &step);
+    begin_next_epoch(r);
     return status;
 }
 
@@ -192,13 +225,14 @@ static lks_status run_steps(lks_trainer *t, run *r)
         bool stopped = r->result.stop_signal != 0;
         bool whole = r->position.step_in_epoch == plan->steps_per_epoch;
         bool last = r->position.step == plan->total_steps || stopped;
+        if ((stopped || is_checkpoint_due(t, &r->position)) &&
+            (status = lks__agree(t->config.group, save_checkpoint(t, r))) != LKS_OK)
+            return status;
         if (!whole && !last) {
             lks_train_progress progress = progress_of(r, &step);
             report(t, &progress);
             continue;
         }
-        if (stopped && (status = lks__agree(t->config.group, save_checkpoint(t, r))) != LKS_OK)
-            return status;
         if ((status = end_epoch(t, r, &step)) != LKS_OK)
             return status;
         if (whole && !last)
@@ -214,7 +248,9 @@ static lks_status finish(lks_trainer *t, run *r)
         result->parameters += lks__network_param(t->network, i)->n_elems;
     result->steps = r->position.step;
     result->epochs = (double)r->position.samples / (double)t->config.plan->samples_per_epoch;
-    result->samples_per_second = r->step_seconds > 0 ? (double)r->position.samples / r->step_seconds : 0.0;
+    result->samples_per_second = r->step_seconds > 0
+                                     ? (double)(r->position.samples - t->start.samples) / r->step_seconds
+                                     : 0.0;
     result->peak_memory_bytes = lks__peak_memory_bytes();
     result->times = t->times;
     lks_status status = lks__params_hash(t, &result->parameters_hash);
@@ -231,6 +267,8 @@ lks_status lks_trainer_run(lks_trainer *t, lks_train_result *out)
         return lks__fail(LKS_E_ARG, "a trainer runs once; create another one");
     t->has_run = true;
     lks_status status = lks__agree(t->config.group, open_run_dir(t));
+    if (status == LKS_OK)
+        status = take_up(t, &r);
     if (status == LKS_OK)
         status = run_steps(t, &r);
     if (status == LKS_OK)

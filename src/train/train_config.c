@@ -2,17 +2,18 @@
 /** From a config to a run. */
 #include <stdlib.h>
 
+#include "base/alloc.h"
 #include "base/error.h"
 #include "conf/settings.h"
 #include "data/dataset_files.h"
 #include "plan/plan_config.h"
 #include "record/safetensors.h"
+#include "train/resume.h"
 #include "train/trainer.h"
 
 /* What a plan is computed from; reads the headers of the data set. */
-static lks_status plan_config(const lks_config *config, int processes, lks_plan_config *out)
+static lks_status plan_config(const lks__settings *settings, int processes, lks_plan_config *out)
 {
-    const lks__settings *settings = lks__config_settings(config);
     lks_dataset_info info;
     lks_status status = lks__dataset_probe(settings, &info);
     if (status == LKS_OK)
@@ -20,19 +21,49 @@ static lks_status plan_config(const lks_config *config, int processes, lks_plan_
     return status;
 }
 
-lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out)
+static lks_status plan_of(const lks__settings *settings, int processes, lks_plan *out)
 {
     lks_plan_config plan;
-    lks_status status = plan_config(config, processes, &plan);
+    lks_status status = plan_config(settings, processes, &plan);
     return status == LKS_OK ? lks_plan_create(&plan, out) : status;
+}
+
+lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out)
+{
+    return plan_of(lks__config_settings(config), processes, out);
 }
 
 lks_status lks_train_plan_at(const lks_config *config, int processes, int64_t world, lks_hold hold,
                              lks_plan *out)
 {
     lks_plan_config plan;
-    lks_status status = plan_config(config, processes, &plan);
+    lks_status status = plan_config(lks__config_settings(config), processes, &plan);
     return status == LKS_OK ? lks_plan_create_at(&plan, world, hold, out) : status;
+}
+
+bool lks_train_is_finished(const lks_config *config)
+{
+    return lks__run_dir_has(lks__config_settings(config)->output, "model.safetensors");
+}
+
+/* The config's settings; of a run that goes on: with its world. */
+static lks_status settle(const lks_config *config, const lks_train_options *options, lks__settings *out)
+{
+    *out = *lks__config_settings(config);
+    if (options->resume && (options->overwrite || options->init_path != NULL))
+        return lks__fail(LKS_E_ARG, "a run that goes on is not %s",
+                         options->overwrite ? "overwritten: --resume or --overwrite"
+                                            : "started from a file: --resume or --init");
+    return options->resume ? lks__resume_settings(out) : LKS_OK;
+}
+
+/* Whether there is a checkpoint to go on from. */
+static lks_status check_resume(const char *output)
+{
+    char *path;
+    lks_status status = lks__resume_find(output, NULL, NULL, &path);
+    lks__free(path);
+    return status;
 }
 
 lks_status lks_train_join(const lks_config *config, lks_group **out)
@@ -60,11 +91,15 @@ lks_status lks_train_check(const lks_config *config, int processes, const lks_tr
                            lks_plan *out)
 {
     lks_plan plan;
-    lks_status status = lks_train_plan(config, processes, &plan);
+    lks__settings settings;
+    lks_status status = settle(config, options, &settings);
+    if (status == LKS_OK)
+        status = plan_of(&settings, processes, &plan);
     if (status == LKS_OK)
         status = check_processes(plan.processes);
     if (status == LKS_OK)
-        status = lks__run_dir_check(lks__config_settings(config)->output, options->overwrite);
+        status = options->resume ? check_resume(settings.output)
+                                 : lks__run_dir_check(settings.output, options->overwrite);
     if (status == LKS_OK && options->init_path != NULL) {
         lks__safetensors *file;
         status = lks__safetensors_open(options->init_path, &file);
@@ -81,6 +116,7 @@ typedef struct job {
     lks_graph *graph;
     lks_plan plan;
     char *yaml;
+    char *checkpoint; /* of a run that goes on: what from; else NULL */
 } job;
 
 static void job_deinit(job *j)
@@ -89,6 +125,7 @@ static void job_deinit(job *j)
     lks_dataset_destroy(j->train_set);
     lks_dataset_destroy(j->test_set);
     free(j->yaml);
+    lks__free(j->checkpoint);
 }
 
 static lks_status create_graph(const lks__settings *settings, const lks_dataset *train_set, lks_graph **out)
@@ -100,14 +137,17 @@ static lks_status create_graph(const lks__settings *settings, const lks_dataset 
 }
 
 /* This member's part; the caller deinits j also after a failure. */
-static lks_status job_init(job *j, const lks_config *config, const lks_group *group, bool overwrite)
+static lks_status job_init(job *j, const lks__settings *settings, const lks_group *group,
+                           const lks_train_options *options)
 {
-    const lks__settings *settings = lks__config_settings(config);
     int processes = lks_group_size(group);
     *j = (job){0};
     lks_status status = LKS_OK;
-    if (lks_group_rank(group) == 0) /* the only one that will create it */
-        status = lks__run_dir_check(settings->output, overwrite);
+    if (options->resume)
+        status = lks__resume_find(settings->output, lks_group_rank(group) == 0 ? options->note : NULL,
+                                  options->context, &j->checkpoint);
+    else if (lks_group_rank(group) == 0) /* the only one that will create it */
+        status = lks__run_dir_check(settings->output, options->overwrite);
     if (status == LKS_OK)
         status = lks__dataset_open(settings, &j->train_set, &j->test_set);
     if (status != LKS_OK)
@@ -132,10 +172,12 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
     static const lks_train_options none;
     if (options == NULL)
         options = &none;
-    const lks__settings *settings = lks__config_settings(config);
+    lks__settings settled, *settings = &settled;
     lks_trainer *trainer = NULL;
-    job j;
-    lks_status status = lks__agree(group, job_init(&j, config, group, options->overwrite));
+    job j = {0};
+    lks_status status = lks__agree(group, settle(config, options, settings));
+    if (status == LKS_OK)
+        status = lks__agree(group, job_init(&j, settings, group, options));
     if (status == LKS_OK) {
         lks_trainer_config trainer_config = {
             .group = group,
@@ -147,10 +189,13 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
             .seed = settings->seed,
             .threads = (int)settings->threads,
             .init_path = options->init_path,
+            .resume_path = j.checkpoint,
             .output_path = settings->output,
             .overwrite = options->overwrite,
             .config_yaml = j.yaml,
             .metrics_every_steps = settings->metrics_every_steps,
+            .checkpoint_every_steps = settings->checkpoint_every_steps,
+            .checkpoint_keep = settings->checkpoint_keep,
             .stop_signal = options->stop_signal,
             .progress = options->progress,
             .progress_context = options->context,

@@ -18,6 +18,7 @@ lks_trainer_config lks_trainer_config_default(void)
         .optimizer = lks_optimizer_config_default(LKS_SGD),
         .threads = 1,
         .metrics_every_steps = 10,
+        .checkpoint_keep = 3,
     };
 }
 
@@ -36,6 +37,13 @@ static lks_status check_config(const lks_trainer_config *c)
     if (c->threads < 1 || c->metrics_every_steps < 1)
         return lks__fail(LKS_E_ARG, "threads is %d and metrics_every_steps %lld; both must be >= 1",
                          c->threads, (long long)c->metrics_every_steps);
+    if (c->checkpoint_every_steps < 0 || c->checkpoint_keep < 1)
+        return lks__fail(LKS_E_ARG,
+                         "checkpoint_every_steps is %lld and checkpoint_keep %lld; >= 0 and >= 1 "
+                         "are needed",
+                         (long long)c->checkpoint_every_steps, (long long)c->checkpoint_keep);
+    if (c->init_path != NULL && c->resume_path != NULL)
+        return lks__fail(LKS_E_ARG, "a run begins with init_path or goes on from resume_path, not both");
     return lks_optimizer_config_check(&c->optimizer);
 }
 
@@ -112,6 +120,18 @@ static lks_status allocate(lks_trainer *t)
     return LKS_OK;
 }
 
+/* Where the run begins. Rank 0's doing, which the agreement makes visible to all. Collective. */
+static lks_status set_start(lks_trainer *t)
+{
+    lks_status status = LKS_OK;
+    if (t->rank == 0)
+        status = t->config.resume_path != NULL ? lks__checkpoint_load(t) : lks__params_init(t);
+    status = lks__agree(t->config.group, status);
+    if (status != LKS_OK)
+        return status;
+    return lks_group_broadcast(t->config.group, &t->start, sizeof t->start, LKS_U8, 0);
+}
+
 /* Everything of this member alone. */
 static lks_status create_local(lks_trainer *t)
 {
@@ -128,10 +148,16 @@ static lks_status create_local(lks_trainer *t)
 }
 
 /* What members must have in common to train the same thing, and with kernels that compute the same bits. */
-enum { N_COMMON = 6 };
+enum { N_COMMON = 7 };
 
 static const char *const common_names[N_COMMON] = {
-    "plan", "seed", "optimizer", "test set", "metrics_every_steps", "model, processor or kernel library",
+    "plan",
+    "seed",
+    "optimizer",
+    "test set",
+    "metrics_every_steps",
+    "checkpoint_every_steps",
+    "model, processor or kernel library",
 };
 
 static uint64_t hash_of_text(const char *text)
@@ -162,6 +188,7 @@ static lks_status list_common(const lks_trainer *t, int64_t out[N_COMMON])
         (int64_t)hash_of_optimizer(&t->config.optimizer),
         test.n_samples,
         t->config.metrics_every_steps,
+        t->config.checkpoint_every_steps,
         (int64_t)lks__network_fingerprint(t->network),
     };
     free(plan);
@@ -246,8 +273,7 @@ lks_status lks_trainer_create(const lks_trainer_config *config, lks_trainer **ou
         goto fail;
     if ((status = create_reducer(t)) != LKS_OK)
         goto fail;
-    /* the agreement is also what makes rank 0's values visible to all */
-    if ((status = lks__agree(group, t->rank == 0 ? lks__params_init(t) : LKS_OK)) != LKS_OK)
+    if ((status = set_start(t)) != LKS_OK)
         goto fail;
     *out = t;
     return LKS_OK;

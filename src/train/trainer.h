@@ -12,6 +12,16 @@
 #include "optim/update.h"
 #include "record/run_dir.h"
 
+/** Where a step stands in the run. */
+typedef struct lks__position {
+    int64_t step;          /* steps taken before */
+    int64_t epoch;         /* 0-based */
+    int64_t step_in_epoch; /* 0-based */
+    int64_t samples;       /* seen before */
+    int64_t epoch_samples; /* of this epoch */
+    double epoch_loss_sum; /* over those samples */
+} lks__position;
+
 struct lks_trainer {
     lks_trainer_config config; /* what it points to is borrowed */
     int64_t created_ns;
@@ -34,6 +44,7 @@ struct lks_trainer {
     double *eval_correct; /* same; directly behind eval_loss, reduced together */
     float *plain;         /* [largest parameter]: one tensor in the plain layout */
 
+    lks__position start; /* where the run begins: all zeros, or the checkpoint's */
     bool has_run;
     lks__run_dir *run_dir; /* rank 0, when something is written */
     lks_train_times times;
@@ -48,16 +59,6 @@ typedef struct lks__step_result {
     double grad_norm; /* of the step's gradient; NaN when it was not asked for */
     int stop_signal;  /* a signal that some member was given; 0: none */
 } lks__step_result;
-
-/** Where a step stands in the run. */
-typedef struct lks__position {
-    int64_t step;          /* steps taken before */
-    int64_t epoch;         /* 0-based */
-    int64_t step_in_epoch; /* 0-based */
-    int64_t samples;       /* seen before */
-    int64_t epoch_samples; /* of this epoch */
-    double epoch_loss_sum; /* over those samples */
-} lks__position;
 
 /** One step: own leaves forward and backward, reduction, update. Collective.
  *  Returns: LKS_OK; LKS_E_NOT_FINITE on all members alike; LKS_E_KERNEL; failures of the group. */
@@ -84,6 +85,11 @@ lks_status lks__params_save(lks_trainer *trainer, const char *path) LKS_MUST_USE
  * a checksum, the format's version, position, seed, plan (JSON) and config (YAML, when there is one). */
 lks_status lks__checkpoint_save(lks_trainer *trainer, const char *path,
                                 const lks__position *position) LKS_MUST_USE;
+
+/** Sets parameters, optimizer state and start from config.resume_path. For rank 0.
+ *  Returns: LKS_OK; LKS_E_FORMAT: damaged, or no checkpoint of this model and optimizer; LKS_E_ARG: another
+ *  plan or seed; LKS_E_NOT_FOUND; LKS_E_IO; LKS_E_NOMEM. */
+lks_status lks__checkpoint_load(lks_trainer *trainer) LKS_MUST_USE;
 
 /** XXH64 of all parameters in the plain layout, in graph order. */
 lks_status lks__params_hash(lks_trainer *trainer, uint64_t *out) LKS_MUST_USE;
