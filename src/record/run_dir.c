@@ -5,8 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <jansson.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
@@ -27,6 +30,7 @@ enum { N_RUN_FILES = sizeof run_files / sizeof run_files[0] };
 
 struct lks__run_dir {
     char *path; /* without a slash at the end */
+    int fd;     /* the folder, locked: nobody else writes here; -1: not open */
     lks__metrics_file metrics;
 };
 
@@ -72,9 +76,70 @@ bool lks__run_dir_has(const char *path, const char *file)
     return found;
 }
 
+/* Is this the plan of a run, and not another program's file of the same name? */
+static bool holds_plan(int fd)
+{
+    enum { MOST_BYTES = 1 << 20 }; /* a plan has about a thousand */
+    struct stat info;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > MOST_BYTES)
+        return false;
+    json_t *plan = json_loadfd(fd, 0, NULL);
+    bool ours = json_is_integer(json_object_get(plan, "world")) &&
+                json_is_integer(json_object_get(plan, "effective_batch"));
+    json_decref(plan);
+    return ours;
+}
+
 static bool is_run_dir(const char *path)
 {
-    return lks__run_dir_has(path, PLAN);
+    char *name = lks__join_path(path, PLAN);
+    int fd = name == NULL ? -1 : open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    bool found = fd >= 0 && holds_plan(fd);
+    if (fd >= 0)
+        close(fd);
+    lks__free(name);
+    return found;
+}
+
+static lks_status fail_exists(const char *path)
+{
+    return lks__error_hint(lks__fail(LKS_E_EXISTS, "output: the run directory %s exists", path),
+                           "--overwrite replaces it, output=DIR chooses another place");
+}
+
+static lks_status fail_in_use(const char *path)
+{
+    return lks__error_hint(lks__fail(LKS_E_EXISTS, "output: %s is in use by another run", path),
+                           "output=DIR chooses another place");
+}
+
+/* What is in the folder may be replaced. */
+static lks_status check_content(const char *path)
+{
+    if (is_run_dir(path) || is_empty(path))
+        return LKS_OK;
+    return lks__error_hint(lks__fail(LKS_E_EXISTS,
+                                     "output: %s holds something else than a run (it has no " PLAN
+                                     " of one), so it is not overwritten",
+                                     path),
+                           "output=DIR chooses another place");
+}
+
+/* The lock goes with the process that holds it, however that ends. Others than the holder's: a shared one
+ * for a look, so that lookers do not see each other. File systems without locks are used without. */
+static bool is_locked(int fd, int kind)
+{
+    return flock(fd, kind | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
+static bool is_in_use(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool in_use = is_locked(fd, LOCK_SH);
+    close(fd);
+    return in_use;
 }
 
 static lks_status check_existing(const char *path, mode_t mode, bool overwrite)
@@ -83,15 +148,13 @@ static lks_status check_existing(const char *path, mode_t mode, bool overwrite)
         return lks__error_hint(lks__fail(LKS_E_EXISTS, "output: %s exists and is not a folder", path),
                                "output=DIR chooses another place");
     if (!overwrite)
-        return lks__error_hint(lks__fail(LKS_E_EXISTS, "output: the run directory %s exists", path),
-                               "--overwrite replaces it, output=DIR chooses another place");
-    if (!is_run_dir(path) && !is_empty(path))
-        return lks__error_hint(lks__fail(LKS_E_EXISTS,
-                                         "output: %s holds something else than a run (it has no " PLAN
-                                         "), so it is not overwritten",
-                                         path),
-                               "output=DIR chooses another place");
-    return access(path, W_OK | X_OK) == 0 ? LKS_OK : fail_create(path, errno);
+        return fail_exists(path);
+    if (is_in_use(path))
+        return fail_in_use(path);
+    lks_status status = check_content(path);
+    if (status == LKS_OK && access(path, W_OK | X_OK) != 0)
+        status = fail_create(path, errno);
+    return status;
 }
 
 /* May something be created in the nearest folder above that exists? `above` is cut on the way up. */
@@ -184,28 +247,13 @@ static int remove_run_files(int dir_fd)
     return error;
 }
 
-/* Returns 0 or an errno value. */
-static int empty_run_dir(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return errno;
-    int error = remove_run_files(fd);
-    close(fd);
-    return error;
-}
-
 /* Takes back a directory that was created and could not be filled. */
-static void remove_new(const char *path)
+static void remove_new(const lks__run_dir *dir)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    remove_run_files(fd);
-    unlinkat(fd, PLAN, 0);
-    unlinkat(fd, CHECKPOINTS, AT_REMOVEDIR);
-    close(fd);
-    rmdir(path);
+    remove_run_files(dir->fd);
+    unlinkat(dir->fd, PLAN, 0);
+    unlinkat(dir->fd, CHECKPOINTS, AT_REMOVEDIR);
+    rmdir(dir->path);
 }
 
 /* Writes a text into the directory. */
@@ -236,16 +284,44 @@ static lks_status make_checkpoints(const char *path)
 static lks_status make_folder(const char *path, bool overwrite, bool *is_new)
 {
     int error = make_parents(path);
-    if (error == 0 && mkdir(path, 0777) == 0) {
-        *is_new = true;
-        return LKS_OK;
-    }
-    *is_new = false;
-    if (error == 0 && !(overwrite && errno == EEXIST))
+    if (error == 0 && mkdir(path, 0777) != 0)
         error = errno;
-    if (error == 0)
-        error = empty_run_dir(path);
+    *is_new = error == 0;
+    if (error == EEXIST)
+        return overwrite ? LKS_OK : fail_exists(path);
     return error == 0 ? LKS_OK : fail_create(path, error);
+}
+
+/* Does the path still lead to the open folder? */
+static bool is_at(int fd, const char *path)
+{
+    struct stat opened, there;
+    return fstat(fd, &opened) == 0 && stat(path, &there) == 0 && opened.st_dev == there.st_dev &&
+           opened.st_ino == there.st_ino;
+}
+
+/* From now on the folder is this run's, or it is another's and stays as it is. */
+static lks_status lock_folder(const char *path, int *fd)
+{
+    int opened = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (opened < 0)
+        return fail_create(path, errno);
+    if (is_locked(opened, LOCK_EX) || !is_at(opened, path)) { /* its maker may have taken it back */
+        close(opened);
+        return fail_in_use(path);
+    }
+    *fd = opened;
+    return LKS_OK;
+}
+
+/* What was there before the lock may have been another run's beginning, so it is looked at again. */
+static lks_status empty_folder(const lks__run_dir *dir)
+{
+    lks_status status = check_content(dir->path);
+    if (status != LKS_OK)
+        return status;
+    int error = remove_run_files(dir->fd);
+    return error == 0 ? LKS_OK : fail_create(dir->path, error);
 }
 
 /* The plan comes first: whatever happens then, the folder is known for a run directory. */
@@ -271,16 +347,20 @@ lks_status lks__run_dir_create(const char *path, bool overwrite, const char *con
     lks__run_dir *dir = lks__alloc(sizeof *dir, LKS__MEM_MISC);
     if (dir == NULL)
         return LKS_E_NOMEM;
-    dir->metrics.fd = -1;
+    dir->fd = dir->metrics.fd = -1;
     dir->path = clean_path(path);
 
     bool is_new = false;
     status = dir->path == NULL ? LKS_E_NOMEM : make_folder(dir->path, overwrite, &is_new);
     if (status == LKS_OK)
+        status = lock_folder(dir->path, &dir->fd);
+    if (status == LKS_OK)
+        status = empty_folder(dir);
+    if (status == LKS_OK)
         status = fill(dir, config_yaml, plan_json);
     if (status != LKS_OK) {
-        if (is_new)
-            remove_new(dir->path);
+        if (is_new && dir->fd >= 0)
+            remove_new(dir);
         lks__run_dir_close(dir);
         return status;
     }
@@ -294,11 +374,11 @@ lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **
     lks__run_dir *dir = lks__alloc(sizeof *dir, LKS__MEM_MISC);
     if (dir == NULL)
         return LKS_E_NOMEM;
-    dir->metrics.fd = -1;
+    dir->fd = dir->metrics.fd = -1;
     dir->path = clean_path(path);
-    lks_status status = dir->path == NULL
-                            ? LKS_E_NOMEM
-                            : lks__metrics_continue(&dir->metrics, lks__join_path(dir->path, METRICS), step);
+    lks_status status = dir->path == NULL ? LKS_E_NOMEM : lock_folder(dir->path, &dir->fd);
+    if (status == LKS_OK)
+        status = lks__metrics_continue(&dir->metrics, lks__join_path(dir->path, METRICS), step);
     if (status != LKS_OK) {
         lks__run_dir_close(dir);
         return status;
@@ -312,6 +392,8 @@ void lks__run_dir_close(lks__run_dir *dir)
     if (dir == NULL)
         return;
     lks__metrics_deinit(&dir->metrics);
+    if (dir->fd >= 0)
+        close(dir->fd);
     lks__free(dir->path);
     lks__free(dir);
 }

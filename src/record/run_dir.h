@@ -13,16 +13,19 @@ typedef struct lks__run_dir lks__run_dir;
 
 /** Whether a run directory may be created there. Writes nothing.
  *  Returns: LKS_OK; LKS_E_EXISTS with a hint (--overwrite, output=DIR); with overwrite, LKS_E_EXISTS too when
- * what is there is no run directory (no plan.json): a stranger's folder is never deleted. */
+ * what is there is no run directory (no plan.json of a run): a stranger's folder is never deleted; and when a
+ * run that has not ended writes there. */
 lks_status lks__run_dir_check(const char *path, bool overwrite) LKS_MUST_USE;
 
 /** Creates the directory and its parents, writes config.yaml (may be NULL) and plan.json, opens
- * metrics.jsonl. With overwrite an earlier run's files are removed first. Returns: as check; LKS_E_IO. */
+ * metrics.jsonl. With overwrite an earlier run's files are removed first. The directory is locked until it is
+ * closed or the process ends: it is no other run's meanwhile. Returns: as check; LKS_E_IO. */
 lks_status lks__run_dir_create(const char *path, bool overwrite, const char *config_yaml,
                                const char *plan_json, lks__run_dir **out) LKS_MUST_USE;
 
 /** Opens the directory of an earlier run and cuts its metrics.jsonl back to that step; its config and plan
- * stay. Returns: LKS_OK; LKS_E_IO; LKS_E_NOMEM. */
+ * stay. Locked as by create.
+ *  Returns: LKS_OK; LKS_E_EXISTS: in use by another run; LKS_E_ARG; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out) LKS_MUST_USE;
 
 /** Whether there is a file of that name in a run directory. */

@@ -16,10 +16,12 @@
 #include "record/run_dir.h"
 #include "temp_folder.h"
 
+#define A_PLAN "{\"world\": 2, \"effective_batch\": 64}\n"
+
 static lks__run_dir *create(const char *path, bool overwrite)
 {
     lks__run_dir *dir = NULL;
-    CHECK_OK(lks__run_dir_create(path, overwrite, "seed: 0\n", "{\"world\": 2}\n", &dir));
+    CHECK_OK(lks__run_dir_create(path, overwrite, "seed: 0\n", A_PLAN, &dir));
     return dir;
 }
 
@@ -42,7 +44,7 @@ static void a_new_directory_is_filled(void **state)
     get_file(in_dir("a/b/run", "config.yaml"), text, sizeof text);
     assert_string_equal(text, "seed: 0\n");
     get_file(in_dir("a/b/run", "plan.json"), text, sizeof text);
-    assert_string_equal(text, "{\"world\": 2}\n");
+    assert_string_equal(text, A_PLAN);
     CHECK_INT(get_file(in_dir("a/b/run", "metrics.jsonl"), text, sizeof text), 0);
     assert_true(file_exists(in_dir("a/b/run", "checkpoints")));
 
@@ -127,6 +129,15 @@ static void a_strangers_folder_is_left_alone(void **state)
                 "no plan.json");
     assert_true(file_exists(in_dir("stranger", "model.safetensors")));
 
+    /* a file of that name does not make it a run */
+    static const char *const plans[] = {"{}", "{\"world\": \"ours\"}", "[1]", "{\"world\": 2,", ""};
+    for (size_t i = 0; i < sizeof plans / sizeof plans[0]; i++) {
+        put_file(in_dir("stranger", "plan.json"), plans[i], strlen(plans[i]));
+        CHECK_FAILS(lks__run_dir_create(in_temp_folder("stranger"), true, NULL, "{}", &dir), LKS_E_EXISTS,
+                    "holds something else than a run");
+        assert_true(file_exists(in_dir("stranger", "model.safetensors")));
+    }
+
     put_file(in_temp_folder("file"), "x", 1);
     CHECK_FAILS(lks__run_dir_check(in_temp_folder("file"), true), LKS_E_EXISTS, "is not a folder");
     assert_true(file_exists(in_temp_folder("file")));
@@ -135,6 +146,49 @@ static void a_strangers_folder_is_left_alone(void **state)
     CHECK_INT(mkdir(in_temp_folder("nothing"), 0777), 0);
     CHECK_FAILS(lks__run_dir_check(in_temp_folder("nothing"), false), LKS_E_EXISTS, "exists");
     lks__run_dir_close(create(in_temp_folder("nothing"), true));
+}
+
+static void a_run_that_goes_on_keeps_its_directory(void **state)
+{
+    (void)state;
+    const char *path = in_temp_folder("busy");
+    lks__run_dir *first = create(path, false), *second;
+    put_file(in_dir("busy", "model.safetensors"), "x", 1);
+    CHECK_FAILS(lks__run_dir_check(path, true), LKS_E_EXISTS, "busy is in use by another run");
+    CHECK_FAILS(lks__run_dir_create(path, true, NULL, A_PLAN, &second), LKS_E_EXISTS, "busy is in use");
+    assert_null(second);
+    CHECK_FAILS(lks__run_dir_continue(path, 0, &second), LKS_E_EXISTS, "busy is in use");
+    assert_true(file_exists(in_dir("busy", "model.safetensors")));
+    assert_true(file_exists(in_dir("busy", "config.yaml")));
+
+    lks__run_dir_close(first);
+    CHECK_OK(lks__run_dir_check(path, true));
+    lks__run_dir_close(create(path, true));
+}
+
+/* Whoever does not get the directory says so, and does not harm what the others write. */
+static void runs_that_start_at_once_do_not_mix(void **state)
+{
+    (void)state;
+    enum { N_RUNS = 4, N_ROUNDS = 20 };
+    for (int round = 0; round < N_ROUNDS; round++) {
+        pid_t runs[N_RUNS];
+        for (int i = 0; i < N_RUNS; i++) {
+            runs[i] = fork();
+            assert_true(runs[i] >= 0);
+            if (runs[i] != 0)
+                continue;
+            lks__run_dir *dir;
+            lks_status status = lks__run_dir_create(in_temp_folder("race"), true, "a: 1\n", A_PLAN, &dir);
+            lks__run_dir_close(dir);
+            _exit(status == LKS_OK || status == LKS_E_EXISTS ? 0 : 1);
+        }
+        for (int i = 0; i < N_RUNS; i++) {
+            int result;
+            CHECK_INT(waitpid(runs[i], &result, 0), runs[i]);
+            CHECK_INT(result, 0);
+        }
+    }
 }
 
 static void impossible_places_are_refused(void **state)
@@ -361,6 +415,8 @@ int main(void)
         cmocka_unit_test(paths_from_here_work),
         cmocka_unit_test(an_earlier_run_is_replaced_only_when_asked),
         cmocka_unit_test(a_strangers_folder_is_left_alone),
+        cmocka_unit_test(a_run_that_goes_on_keeps_its_directory),
+        cmocka_unit_test(runs_that_start_at_once_do_not_mix),
         cmocka_unit_test(impossible_places_are_refused),
         cmocka_unit_test(closed_folders_are_refused),
         cmocka_unit_test(numbers_are_short_and_exact),
