@@ -46,8 +46,9 @@ LKS_API lks_status lks_dataset_from_arrays(int64_t n, int n_dims, const int64_t 
  *
  * limit: only the first `limit` samples; 0: all.
  * Returns: LKS_OK; LKS_E_NOT_FOUND; LKS_E_FORMAT (magic, truncated, trailing bytes, damaged gzip, labels !=
- * images); LKS_E_UNSUPPORTED (elements that are no u8); LKS_E_ARG (a limit beyond the file); LKS_E_IO;
- * LKS_E_NOMEM.
+ * images; bytes behind the end of the gzip data itself are ignored, as by gunzip); LKS_E_UNSUPPORTED
+ * (elements that are no u8); LKS_E_ARG (a limit beyond the file); LKS_E_SYSTEM (no descriptors left);
+ * LKS_E_IO; LKS_E_NOMEM.
  */
 LKS_API lks_status lks_dataset_from_idx(const char *images_path, const char *labels_path, int64_t limit,
                                         lks_dataset **out) LKS_MUST_USE;

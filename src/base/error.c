@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/error.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,6 +52,14 @@ const char *lks_error_message(void)
     return message;
 }
 
+/* Nothing that a terminal would obey. */
+static void hide_controls(char *text)
+{
+    for (; *text != '\0'; text++)
+        if (((unsigned char)*text < ' ' && *text != '\n') || *text == 0x7f)
+            *text = '?';
+}
+
 lks_status lks__fail(lks_status status, const char *format, ...)
 {
     /* Arguments may point into the old message, so the new one is composed beside it. */
@@ -59,6 +68,7 @@ lks_status lks__fail(lks_status status, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    hide_controls(text);
     memcpy(message, text, sizeof text);
     return status;
 }
@@ -75,6 +85,20 @@ lks_status lks__fail_errno(lks_status status, int error_number, const char *form
     if (strerror_r(error_number, reason, sizeof reason) != 0)
         snprintf(reason, sizeof reason, "error %d", error_number);
     return lks__fail(status, "%s: %s", text, reason);
+}
+
+lks_status lks__fail_open(int error_number, const char *path)
+{
+    static const struct {
+        int error;
+        lks_status status;
+    } not_the_path[] = {
+        {EMFILE, LKS_E_SYSTEM}, {ENFILE, LKS_E_SYSTEM}, {ENOMEM, LKS_E_SYSTEM}, {EIO, LKS_E_IO}};
+    lks_status status = LKS_E_NOT_FOUND;
+    for (size_t i = 0; i < sizeof not_the_path / sizeof not_the_path[0]; i++)
+        if (not_the_path[i].error == error_number)
+            status = not_the_path[i].status;
+    return lks__fail_errno(status, error_number, "cannot open %s", path);
 }
 
 lks_status lks__error_prefix(lks_status status, const char *format, ...)

@@ -88,7 +88,7 @@ static lks_status open_if_there(const char *path, const char *ending, int *fd, c
         return LKS_OK;
     }
     if (errno != ENOENT)
-        status = lks__fail_errno(LKS_E_NOT_FOUND, errno, "cannot open %s", name);
+        status = lks__fail_open(errno, name);
     free(name);
     return status;
 }

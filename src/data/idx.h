@@ -26,8 +26,8 @@ typedef struct lks__idx {
 
 /** Opens `path`, or `path`.gz where that does not exist, and checks its header; a plain file's size as well.
  *
- * Returns: LKS_OK; LKS_E_NOT_FOUND; LKS_E_FORMAT; LKS_E_UNSUPPORTED (elements that are no u8); LKS_E_IO;
- *          LKS_E_NOMEM. After a failure *out is closed. */
+ * Returns: LKS_OK; LKS_E_NOT_FOUND; LKS_E_FORMAT; LKS_E_UNSUPPORTED (elements that are no u8);
+ *          LKS_E_SYSTEM (no descriptors left); LKS_E_IO; LKS_E_NOMEM. After a failure *out is closed. */
 lks_status lks__idx_open(const char *path, lks__idx *out) LKS_MUST_USE;
 
 /** Reads the first `n_keep` elements, 1 .. n_elems. A compressed file is read to its end, and so checked,

@@ -71,9 +71,9 @@ static lks_status read_at(const lks__safetensors *file, void *out, int64_t bytes
 static lks_status open_file(lks__safetensors *file, int64_t *bytes)
 {
     struct stat info;
-    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* nor wait for a pipe's writer */
     if (file->fd < 0)
-        return lks__fail_errno(LKS_E_NOT_FOUND, errno, "cannot open %s", file->path);
+        return lks__fail_open(errno, file->path);
     if (fstat(file->fd, &info) != 0)
         return lks__fail_errno(LKS_E_IO, errno, "cannot read %s", file->path);
     if (!S_ISREG(info.st_mode))

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "check.h"
 
+#include <errno.h>
+
 #include <lockstep/version.h>
 #include <stdlib.h>
 
@@ -29,6 +31,24 @@ static void messages_grow_at_both_ends(void **state)
     CHECK_INT(lks__error_prefix(LKS_E_ARG, "x.yaml:%d", 3), LKS_E_ARG);
     CHECK_INT(lks__error_hint(LKS_E_ARG, "use %d", 1), LKS_E_ARG);
     assert_string_equal(lks_error_message(), "x.yaml:3: local batch 0\nhint: use 1");
+}
+
+static void messages_hold_no_control_characters(void **state)
+{
+    (void)state;
+    lks__fail(LKS_E_ARG, "%s", "a\x1b[31mred\a\ttab\x7f\rend, \xc3\xa9");
+    assert_string_equal(lks_error_message(), "a?[31mred??tab??end, \xc3\xa9");
+    lks__error_hint(LKS_E_ARG, "b\x1b");
+    assert_string_equal(lks_error_message(), "a?[31mred??tab??end, \xc3\xa9\nhint: b?");
+}
+
+static void only_some_failures_to_open_are_the_paths(void **state)
+{
+    (void)state;
+    CHECK_FAILS(lks__fail_open(ENOENT, "x"), LKS_E_NOT_FOUND, "cannot open x: No such file");
+    CHECK_FAILS(lks__fail_open(ELOOP, "x"), LKS_E_NOT_FOUND, "cannot open x: ");
+    CHECK_FAILS(lks__fail_open(EMFILE, "x"), LKS_E_SYSTEM, "cannot open x: Too many open files");
+    CHECK_FAILS(lks__fail_open(EIO, "x"), LKS_E_IO, "cannot open x: ");
 }
 
 static void allocations_are_counted_aligned_and_zeroed(void **state)
@@ -175,6 +195,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(statuses_have_names_and_exit_codes),
         cmocka_unit_test(messages_grow_at_both_ends),
+        cmocka_unit_test(messages_hold_no_control_characters),
+        cmocka_unit_test(only_some_failures_to_open_are_the_paths),
         cmocka_unit_test(allocations_are_counted_aligned_and_zeroed),
         cmocka_unit_test(an_allocation_can_be_made_to_fail),
         cmocka_unit_test(numbers_are_parsed_strictly),

@@ -239,6 +239,8 @@ static void what_is_no_file_is_not_found(void **state)
                 "cannot open /nowhere/x.safetensors: No such file");
     CHECK_FAILS(lks__safetensors_open(temp_folder, &file), LKS_E_NOT_FOUND, "not a regular file");
     CHECK_FAILS(lks__safetensors_open("/dev/null", &file), LKS_E_NOT_FOUND, "not a regular file");
+    CHECK_INT(mkfifo(in_temp_folder("pipe"), 0666), 0); /* without a writer: to wait for one is to hang */
+    CHECK_FAILS(lks__safetensors_open(in_temp_folder("pipe"), &file), LKS_E_NOT_FOUND, "not a regular file");
 }
 
 static void a_file_that_shrinks_is_an_error(void **state)
