@@ -12,6 +12,7 @@
 #include "base/tree.h"
 #include "conf/options.h"
 #include "plan/epoch.h"
+#include "plan/plan_check.h"
 
 /* No count is larger. */
 #define LIMIT LKS__INT_LIMIT
@@ -483,6 +484,61 @@ lks_status lks_plan_create(const lks_plan_config *config, lks_plan *out)
             return status;
     }
     *out = plan;
+    return LKS_OK;
+}
+
+/* What the plan's own numbers make, if they make a plan. */
+static lks_status plan_again(const lks_plan *plan, lks_plan *out)
+{
+    lks_plan_config c = {
+        .n_samples = plan->n_samples,
+        .processes = plan->processes,
+        .world = plan->world,
+        .local_batch = plan->local_batch,
+        .accumulate = plan->accumulate,
+        .tail = plan->tail,
+        .steps = plan->total_steps,
+        .reduction = plan->reduction,
+        .optimizer = plan->optimizer,
+        .base_lr = plan->base_lr,
+        .lr_rule = plan->lr_rule,
+        .reference_batch = plan->reference_batch,
+        .warmup = plan->warmup,
+        .warmup_from = plan->warmup_from,
+        .schedule = plan->schedule,
+    };
+    lks_status status = check_choices(&c);
+    c.lr_rule = LKS_LR_NONE; /* the optimizer is scaled already */
+    return status == LKS_OK ? lks_plan_create(&c, out) : status;
+}
+
+lks_status lks__plan_check(const lks_plan *plan)
+{
+    lks_plan again;
+    lks_status status = plan_again(plan, &again);
+    if (status != LKS_OK)
+        return lks__error_prefix(status, "the plan is none of lks_plan_create");
+    const struct {
+        const char *name;
+        int64_t value, wanted;
+    } counts[] = {
+        {"processes", plan->processes, again.processes},
+        {"world", plan->world, again.world},
+        {"local_batch", plan->local_batch, again.local_batch},
+        {"accumulate", plan->accumulate, again.accumulate},
+        {"global_batch", plan->global_batch, again.global_batch},
+        {"leaves", plan->leaves, again.leaves},
+        {"leaves_per_process", plan->leaves_per_process, again.leaves_per_process},
+        {"samples_per_epoch", plan->samples_per_epoch, again.samples_per_epoch},
+        {"steps_per_epoch", plan->steps_per_epoch, again.steps_per_epoch},
+        {"samples", plan->samples, again.samples},
+        {"last_step_samples", plan->last_step_samples, again.last_step_samples},
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        if (counts[i].value != counts[i].wanted)
+            return lks__fail(LKS_E_ARG,
+                             "the plan is none of lks_plan_create: %s is %lld; %lld follows from the others",
+                             counts[i].name, (ll)counts[i].value, (ll)counts[i].wanted);
     return LKS_OK;
 }
 

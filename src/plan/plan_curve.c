@@ -7,6 +7,7 @@
 #include <lockstep/plan.h>
 
 #include "base/text.h"
+#include "plan/plan_check.h"
 
 enum { WIDTH = 72, HEIGHT = 12, LABEL_BYTES = 24 };
 
@@ -90,6 +91,10 @@ lks_status lks_plan_curve_to_text(const lks_plan *plan, char **out)
 {
     drawing d;
     lks__text text = {0};
+    *out = NULL;
+    lks_status status = lks__plan_check(plan);
+    if (status != LKS_OK)
+        return status;
     measure(plan, &d);
     draw(&d);
     lks__text_add(&text, "  learning rate\n");

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "conf/options.h"
+#include "plan/plan_check.h"
 #include "plan/plan_warnings.h"
 
 typedef long long ll; /* what %lld wants */
@@ -239,6 +240,10 @@ lks_status lks_plan_to_text(const lks_plan *plan, char **out)
 {
     table t = {0};
     lks__text text = {0};
+    *out = NULL;
+    lks_status status = lks__plan_check(plan);
+    if (status != LKS_OK)
+        return status;
     add_batch(&t, plan);
     add_gap(&t);
     add_epoch(&t, plan);

@@ -8,6 +8,44 @@
 
 #include "plan/plan_warnings.h"
 
+/* Where the arithmetic would divide by what is not there. */
+static void plans_made_by_hand_are_refused(void **state)
+{
+    (void)state;
+    char *text;
+    lks_plan plan = {0};
+    CHECK_FAILS(lks_plan_to_text(&plan, &text), LKS_E_ARG, "the plan is none of lks_plan_create");
+    CHECK_FAILS(lks_plan_curve_to_text(&plan, &text), LKS_E_ARG, "the plan is none of lks_plan_create");
+    assert_null(text);
+
+    const lks_plan whole = plan_of(mnist());
+    const size_t counts[] = {
+        offsetof(lks_plan, n_samples),
+        offsetof(lks_plan, processes),
+        offsetof(lks_plan, world),
+        offsetof(lks_plan, local_batch),
+        offsetof(lks_plan, accumulate),
+        offsetof(lks_plan, global_batch),
+        offsetof(lks_plan, leaves),
+        offsetof(lks_plan, leaves_per_process),
+        offsetof(lks_plan, samples_per_epoch),
+        offsetof(lks_plan, steps_per_epoch),
+        offsetof(lks_plan, total_steps),
+        offsetof(lks_plan, samples),
+        offsetof(lks_plan, last_step_samples),
+    };
+    static const int64_t odd[] = {0, -1, 1000, INT64_MAX};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        for (size_t k = 0; k < sizeof odd / sizeof odd[0]; k++) {
+            plan = whole;
+            memcpy((char *)&plan + counts[i], &odd[k], sizeof odd[k]);
+            CHECK_FAILS(lks_plan_to_text(&plan, &text), LKS_E_ARG, "the plan is none of lks_plan_create");
+        }
+    plan = whole;
+    plan.schedule = (lks_schedule){.kind = LKS_SCHEDULE_STEP, .gamma = 0.1};
+    CHECK_FAILS(lks_plan_curve_to_text(&plan, &text), LKS_E_ARG, "step_epochs is 0");
+}
+
 static void json_holds_the_plan(void **state)
 {
     (void)state;
@@ -297,6 +335,7 @@ static void the_table_fits_a_terminal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plans_made_by_hand_are_refused),
         cmocka_unit_test(json_holds_the_plan),
         cmocka_unit_test(plans_of_sound_runs_have_no_warnings),
         cmocka_unit_test(rates_that_do_not_fit_the_batch_are_warned_of),
