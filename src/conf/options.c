@@ -20,7 +20,6 @@
 
 #define POSITIVE        .range = {.min = 0, .above_min = true, .max = INFINITY}
 #define NOT_NEGATIVE    .range = {.min = 0, .max = INFINITY}
-#define ANY_FINITE      .range = {.min = -INFINITY, .max = INFINITY}
 #define ABOVE_0_TO_1    .range = {.min = 0, .above_min = true, .max = 1}
 #define FROM_0_BELOW_1  .range = {.min = 0, .max = 1, .below_max = true}
 #define BETWEEN(lo, hi) .range = {.min = (lo), .max = (hi)}
@@ -94,9 +93,10 @@ const lks__option lks__options[] = {
             "pad: samples are repeated up to a multiple of the world, as PyTorch's DistributedSampler does"},
     {"data.limit", COUNT(data_limit), .default_doc = "all", .unit = "samples",
      .doc = "only the first samples of the training set"},
-    {"data.normalize.mean", FLOAT(normalize_mean), ANY_FINITE, .default_text = "0",
+    /* within these ranges 1 / (255 std) and mean / std are finite in f32 */
+    {"data.normalize.mean", FLOAT(normalize_mean), .range = {.min = -1e6, .max = 1e6}, .default_text = "0",
      .doc = "inputs become (value - mean) / std, where a byte's value is byte / 255"},
-    {"data.normalize.std", FLOAT(normalize_std), POSITIVE, .default_text = "1",
+    {"data.normalize.std", FLOAT(normalize_std), .range = {.min = 1e-30, .max = INFINITY}, .default_text = "1",
      .doc = "see data.normalize.mean"},
 
     {"world", COUNT(world), .default_doc = "as many as processes", .unit = "workers",
@@ -167,7 +167,7 @@ const lks__option lks__options[] = {
      .default_doc = "must be set", .unit = "epochs",
      SCHEDULES(MULTISTEP), .doc = "epochs after which the learning rate falls, in rising order"},
 
-    {"comm.timeout", FLOAT(comm_timeout_s), .range = {.min = 0, .above_min = true, .max = 1e9},
+    {"comm.timeout", FLOAT(comm_timeout_s), .range = {.min = 0.001, .max = 1e9},
      .default_text = "300", .unit = "seconds",
      .doc = "how long a process waits for another before it gives up"},
     {"metrics.every_steps", COUNT(metrics_every_steps), .default_text = "10", .unit = "steps",
