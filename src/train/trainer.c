@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "plan/epoch.h"
+#include "plan/plan_check.h"
 
 lks_trainer_config lks_trainer_config_default(void)
 {
@@ -26,6 +27,9 @@ static lks_status check_config(const lks_trainer_config *c)
 {
     if (c->group == NULL || c->plan == NULL || c->graph == NULL || c->train_set == NULL)
         return lks__fail(LKS_E_ARG, "a trainer needs a group, a plan, a graph and a training set");
+    lks_status status = lks__plan_check(c->plan);
+    if (status != LKS_OK)
+        return status;
     if (c->plan->processes != lks_group_size(c->group))
         return lks__fail(LKS_E_ARG, "the plan is for %lld processes, the group has %d members",
                          (long long)c->plan->processes, lks_group_size(c->group));
@@ -148,13 +152,14 @@ static lks_status create_local(lks_trainer *t)
 }
 
 /* What members must have in common to train the same thing, and with kernels that compute the same bits. */
-enum { N_COMMON = 7 };
+enum { N_COMMON = 8 };
 
 static const char *const common_names[N_COMMON] = {
     "plan",
     "seed",
     "optimizer",
-    "test set",
+    "training set or its normalisation",
+    "test set or its normalisation",
     "metrics_every_steps",
     "checkpoint_every_steps",
     "model, processor or kernel library",
@@ -173,20 +178,44 @@ static uint64_t hash_of_optimizer(const lks_optimizer_config *c)
     return hash_of_text(text);
 }
 
+/* Of the sizes, and of the first and the last sample as they are trained on. No set: 0. */
+static lks_status hash_of_dataset(const lks_dataset *dataset, int64_t *out)
+{
+    *out = 0;
+    if (dataset == NULL)
+        return LKS_OK;
+    lks_dataset_info info;
+    lks_dataset_get_info(dataset, &info);
+    float *x = lks__alloc_array(2 * info.n_features, sizeof *x, LKS__MEM_DATA);
+    if (x == NULL)
+        return LKS_E_NOMEM;
+    int32_t labels[2];
+    lks_dataset_read(dataset, 2, (const int64_t[]){0, info.n_samples - 1}, x, labels);
+    const int64_t sizes[] = {info.n_samples, info.n_features, info.n_classes, labels[0], labels[1]};
+    uint64_t hash = XXH64(x, 2 * (size_t)info.n_features * sizeof *x, 0);
+    hash = XXH64(info.shape, (size_t)info.n_dims * sizeof info.shape[0], hash);
+    *out = (int64_t)XXH64(sizes, sizeof sizes, hash);
+    lks__free(x);
+    return LKS_OK;
+}
+
 static lks_status list_common(const lks_trainer *t, int64_t out[N_COMMON])
 {
     char *plan = NULL;
-    lks_status status = lks_plan_to_json(t->config.plan, &plan);
+    int64_t train_set, test_set;
+    lks_status status = hash_of_dataset(t->config.train_set, &train_set);
+    if (status == LKS_OK)
+        status = hash_of_dataset(t->config.test_set, &test_set);
+    if (status == LKS_OK)
+        status = lks_plan_to_json(t->config.plan, &plan);
     if (status != LKS_OK)
         return status;
-    lks_dataset_info test = {0};
-    if (t->config.test_set != NULL)
-        lks_dataset_get_info(t->config.test_set, &test);
     const int64_t values[N_COMMON] = {
         (int64_t)hash_of_text(plan),
         t->config.seed,
         (int64_t)hash_of_optimizer(&t->config.optimizer),
-        test.n_samples,
+        train_set,
+        test_set,
         t->config.metrics_every_steps,
         t->config.checkpoint_every_steps,
         (int64_t)lks__network_fingerprint(t->network),

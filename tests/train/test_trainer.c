@@ -40,9 +40,11 @@ typedef struct trial {
     int64_t seed;
     const char *init_path;
     const char *output_path;
-    int stop_rank;     /* the member that is asked to stop, -1: none */
-    int64_t stop_step; /* after this many of its steps */
-    int odd_seed_rank; /* a member that is given another seed, -1: none */
+    int stop_rank;          /* the member that is asked to stop, -1: none */
+    int64_t stop_step;      /* after this many of its steps */
+    int odd_seed_rank;      /* a member that is given another seed, -1: none */
+    int odd_normalize_rank; /* the same */
+    int odd_plan_rank;      /* the same */
     double timeout_s;
 } trial;
 
@@ -66,6 +68,8 @@ static trial default_trial(int members)
                .seed = 7,
                .stop_rank = -1,
                .odd_seed_rank = -1,
+               .odd_normalize_rank = -1,
+               .odd_plan_rank = -1,
                .timeout_s = 60};
     t.plan.world = 8;
     t.plan.local_batch = 4;
@@ -107,6 +111,10 @@ static lks_status train(member *m)
         status = lks_graph_create_mlp(N_FEATURES, 2, hidden, N_CLASSES, &graph);
     if (status == LKS_OK)
         status = lks_plan_create(&wanted, &plan);
+    if (status == LKS_OK && t->odd_normalize_rank == lks_group_rank(m->group))
+        status = lks_dataset_set_normalize(set, &(lks_normalize){.mean = 0.1, .std = 1});
+    if (t->odd_plan_rank == lks_group_rank(m->group))
+        plan.leaves_per_process = 1000;
     if (status == LKS_OK) {
         lks_trainer_config config = lks_trainer_config_default();
         config.group = m->group;
@@ -286,6 +294,27 @@ static void members_that_disagree_are_told_so(void **state)
         CHECK_INT(m[i].status, LKS_E_ARG);
         assert_non_null(strstr(m[i].message, "rank 1 and rank 0 do not agree on the seed"));
     }
+
+    t = default_trial(2);
+    t.odd_normalize_rank = 1;
+    run_trial(&t, m);
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(m[i].status, LKS_E_ARG);
+        assert_non_null(strstr(m[i].message, "do not agree on the training set or its normalisation"));
+    }
+}
+
+static void a_plan_made_by_hand_is_refused(void **state)
+{
+    (void)state;
+    static member m[MAX_MEMBERS];
+    trial t = default_trial(2);
+    t.odd_plan_rank = 0;
+    run_trial(&t, m);
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(m[i].status, LKS_E_ARG);
+        assert_non_null(strstr(m[i].message, "leaves_per_process is 1000; 4 follows"));
+    }
 }
 
 /* In the middle of a run, and in its only step, after which just the evaluation can tell. */
@@ -391,6 +420,7 @@ int main(void)
         cmocka_unit_test(a_step_allocates_nothing),
         cmocka_unit_test(one_member_that_is_asked_to_stop_stops_all_at_one_step),
         cmocka_unit_test(members_that_disagree_are_told_so),
+        cmocka_unit_test(a_plan_made_by_hand_is_refused),
         cmocka_unit_test(a_diverging_run_stops_on_all_members_alike),
         cmocka_unit_test(a_run_directory_is_written_and_its_model_read),
         cmocka_unit_test(an_allocation_that_fails_is_reported_and_leaks_nothing),
