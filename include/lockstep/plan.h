@@ -154,8 +154,8 @@ LKS_API double lks_plan_lr(const lks_plan *plan, int64_t samples_seen);
 /** Samples of step `step` (0-based, within its epoch) - global_batch but for an epoch's last step. */
 LKS_API int64_t lks_plan_step_samples(const lks_plan *plan, int64_t step);
 
-/** The plan as a table for people. Ownership: the caller frees *out with free(). Returns: LKS_OK; LKS_E_ARG for
- * counts that lks_plan_create does not make; LKS_E_NOMEM. */
+/** The plan as a table for people. Ownership: the caller frees *out with free(). Returns: LKS_OK; LKS_E_ARG
+ * for counts that lks_plan_create does not make; LKS_E_NOMEM. */
 LKS_API lks_status lks_plan_to_text(const lks_plan *plan, char **out) LKS_MUST_USE;
 
 /** The learning rate over the run, drawn for a terminal. Ownership and returns: as lks_plan_to_text. */
