@@ -14,7 +14,7 @@ static const cli_syntax syntax = {
     .command = "run",
     .summary = "Starts N copies of a program on this machine as one process group, with RANK, WORLD_SIZE,\n"
                "LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT set. When one fails, the others\n"
-               "are ended.",
+               "are ended. Processes that PROGRAM itself starts are not tied to it: PROGRAM has to end them.",
     .n_flags = sizeof flags / sizeof flags[0],
     .flags = flags,
     .takes_program = true,

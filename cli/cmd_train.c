@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -39,17 +40,27 @@ static const cli_syntax syntax = {
 /* The signal that asks for a gentle stop; the step loop looks at it and tells the other members. */
 static volatile sig_atomic_t stop_signal;
 
+/* Under our launcher, which kills when asked twice, once is all. */
+static void on_launchers_stop(int number)
+{
+    stop_signal = number;
+}
+
 static void on_stop(int number)
 {
-    if (stop_signal != 0) /* asked twice: at once */
+    static int64_t asked_ns;
+    if (stop_signal == 0) {
+        stop_signal = number;
+        asked_ns = lks__now_ns();
+    } else if (lks__now_ns() - asked_ns >= LKS__STOP_ECHO_NS) { /* asked twice: at once */
         _exit(128 + number);
-    stop_signal = number;
+    }
 }
 
 static void handle(int number, void (*handler)(int))
 {
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
+    sigfillset(&action.sa_mask);
     sigaction(number, &action, NULL);
 }
 
@@ -71,8 +82,9 @@ static bool launched_by_us(void)
 static void handle_signals(void)
 {
     handle(SIGPIPE, SIG_IGN);
+    handle(SIGXFSZ, SIG_IGN); /* write() tells of a file that is too large */
     if (launched_by_us()) {
-        handle(SIGTERM, on_stop);
+        handle(SIGTERM, on_launchers_stop);
         handle(SIGINT, SIG_IGN);
         handle(SIGHUP, SIG_IGN);
     } else {
@@ -97,12 +109,25 @@ static int print_result(const lks_train_result *result, const lks_plan *plan, do
     return exit_code;
 }
 
-/* Once is enough for what every member meets alike: wrong input, a loss that is not finite, and, when our
- * launcher names the one that is to blame, the end of another member. */
-static bool is_told_by_rank_0(lks_status status)
+/* The rank that a wait which all members have given up names as the first one to do so ("rank 3 (process 7)
+ * waited 60 s ..."); it is not rank 0 where that is the one waited for. -1: none is named. */
+static int first_to_give_up(void)
 {
-    return lks_status_exit_code(status) == CLI_BAD_INPUT || status == LKS_E_NOT_FINITE ||
-           (status == LKS_E_PEER && launched_by_us());
+    const char *name = strstr(lks_error_message(), "rank ");
+    int rank;
+    return name != NULL && sscanf(name, "rank %d", &rank) == 1 ? rank : -1;
+}
+
+/* One line is enough for what the members meet alike or agree on. Each one tells what it can have met alone,
+ * and, unless our launcher watches them, how it sees that another member has ended or does not come. */
+static bool tells(int rank, lks_status status)
+{
+    if (status == LKS_E_KERNEL || status == LKS_E_SYSTEM || status == LKS_E_INTERNAL)
+        return true;
+    if ((status == LKS_E_PEER || status == LKS_E_TIMEOUT) && !launched_by_us())
+        return true;
+    int first = status == LKS_E_TIMEOUT ? first_to_give_up() : 0;
+    return first < 0 || first == rank;
 }
 
 /* What rank 0 shows of a run. */
@@ -162,7 +187,7 @@ static int train(const lks_config *config, const cli_args *args, lks_group *grou
     lks_status status = lks_train(config, group, &options, &result);
     progress_end(&s.progress);
     if (status != LKS_OK)
-        return rank == 0 || !is_told_by_rank_0(status) ? cli_fail(status) : lks_status_exit_code(status);
+        return tells(rank, status) ? cli_fail(status) : lks_status_exit_code(status);
 
     int exit_code = 0;
     if (rank == 0 && result.stop_signal != 0)

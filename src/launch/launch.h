@@ -5,6 +5,7 @@
 #define LKS_LAUNCH_LAUNCH_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <lockstep/status.h>
 
@@ -13,24 +14,29 @@
  * decide. */
 #define LKS__STOP_VARIABLE "LOCKSTEP_STOP"
 
+/** A stop signal that follows another one within this time is the same request once more, from someone who
+ * signals a process and its group, or both a launcher and its processes: half a second is long for that, and
+ * short for a user who presses Ctrl-C, reads and presses it again. */
+#define LKS__STOP_ECHO_NS INT64_C(500000000)
+
 typedef struct lks__launch_config {
     int processes;           /* N >= 1 */
     const char *const *argv; /* program and arguments, NULL-terminated; found through PATH */
     bool stop_gently; /* the program stops by itself when asked: Ctrl-C and SIGTERM become one SIGTERM to each
-                         process, a second one kills. false: every signal is passed on, and what is left after
-                         a few seconds is killed */
+                         process, a second one, later than an echo, kills. false: every signal is passed on,
+                         and what is left after a few seconds is killed */
 } lks__launch_config;
 
 /** Starts N copies with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
  * OMP_NUM_THREADS (1, when not set) and LOCKSTEP_GROUP_FD set (and LKS__STOP_VARIABLE, as stop_gently says),
  * and returns when all have ended. When one fails the others are ended.
  *
- * None of the N processes outlives this one: they die with it, even by SIGKILL. What they have started
- * themselves is theirs to end.
- * out: the exit code to end with: 0 when all ended with 0; 2 when every process ended with 2 (bad input:
- * already told); 128 + n when ended by signal n; else 1. Returns: LKS_OK when the processes were started,
- * however they ended (a failure is described on stderr: rank, pid, exit code or signal); LKS_E_NOT_FOUND (no
- * such program); LKS_E_ARG; LKS_E_SYSTEM.
+ * None of the N processes outlives this one: they die with it, even by SIGKILL. Processes that they start are
+ * not tied to it: the programs have to end those.
+ * out: the exit code to end with: c when every process ended by itself with c (when it is not 0, they have
+ * told why: nothing is said); 128 + n when ended by signal n; else 1. Returns: LKS_OK when the processes were
+ * started, however they ended (a failure is described on stderr: rank, pid, exit code or signal);
+ * LKS_E_NOT_FOUND (no such program); LKS_E_ARG; LKS_E_SYSTEM.
  */
 lks_status lks__launch(const lks__launch_config *config, int *out) LKS_MUST_USE;
 

@@ -11,26 +11,28 @@
 #include "base/machine.h"
 #include "launch/processes.h"
 
-/* How long others may take to say "bad input" too, to end after they were asked to, and to see by themselves,
- * as programs do that stop gently, that they can't go on without one that has died. */
-#define BAD_INPUT_GRACE_NS INT64_C(1000000000)
-#define END_GRACE_NS       INT64_C(3000000000)
-#define DEATH_GRACE_NS     INT64_C(1000000000)
-#define NEVER              INT64_MAX
+/* How long others may take to fail alike, to end after they were asked to, and to see by themselves, as
+ * programs do that stop gently, that they can't go on without one that has died. */
+#define ALIKE_GRACE_NS INT64_C(1000000000)
+#define END_GRACE_NS   INT64_C(3000000000)
+#define DEATH_GRACE_NS INT64_C(1000000000)
+#define NEVER          INT64_MAX
 
-enum { BAD_INPUT = 2 }; /* the exit code of a program that has told what is wrong with its input */
+enum { NO_CODE = -1 };
 
 typedef struct watch_state {
     lks__processes *processes;
     bool stop_gently;
-    int stop_signal;     /* the first one that came; 0: none */
-    int n_bad_input;     /* processes that ended with BAD_INPUT */
-    int culprit;         /* the rank that failed first; -1: none */
-    pid_t culprit_pid;   /* of the culprit */
-    int culprit_status;  /* as waitpid gave it */
-    bool blamed;         /* the culprit was named on stderr */
-    bool ending;         /* the rest is being ended: how it ends says nothing new */
-    int64_t blame_at_ns; /* the culprit ended with BAD_INPUT: when to stop waiting for the others */
+    int stop_signal;    /* the first one that came; 0: none */
+    int64_t stopped_ns; /* when it came */
+    int code;           /* the exit code of the process that ended first; NO_CODE: none yet, or by a signal */
+    int n_alike;        /* processes that ended with `code` */
+    int culprit;        /* the rank that failed first; -1: none */
+    pid_t culprit_pid;  /* of the culprit */
+    int culprit_status; /* as waitpid gave it */
+    bool blamed;        /* the culprit was named on stderr */
+    bool ending;        /* the rest is being ended: how it ends says nothing new */
+    int64_t blame_at_ns; /* all that ended did so alike: when to stop waiting for the others */
     int64_t kill_at_ns;  /* the others were asked to end: when to stop waiting for them */
 } watch_state;
 
@@ -85,9 +87,19 @@ static void describe(int rank, pid_t pid, int status)
             (int)pid, WTERMSIG(status), name ? " (SIG" : "", name ? name : "", name ? ")" : "");
 }
 
+/* True as long as every process that has ended did so by itself, with the same exit code. */
+static bool are_alike(const watch_state *watch)
+{
+    return watch->n_alike + watch->processes->n_running == watch->processes->n;
+}
+
 static void blame(watch_state *watch)
 {
-    describe(watch->culprit, watch->culprit_pid, watch->culprit_status);
+    if (are_alike(watch) && watch->n_alike > 1) /* the cause may as well be one that is left */
+        fprintf(stderr, "%slockstep: %d of %d processes ended with exit code %d; the others are ended\n",
+                at_line_start(), watch->n_alike, watch->processes->n, watch->code);
+    else
+        describe(watch->culprit, watch->culprit_pid, watch->culprit_status);
     watch->blamed = true;
     watch->blame_at_ns = NEVER;
     lks__processes_signal(watch->processes, SIGTERM);
@@ -127,9 +139,11 @@ static bool is_likelier_cause(const watch_state *watch, int status)
 static void note_end(watch_state *watch, int rank, int status, bool may_be_culprit)
 {
     pid_t pid = watch->processes->pids[rank];
+    if (watch->processes->n_running == watch->processes->n && WIFEXITED(status))
+        watch->code = WEXITSTATUS(status);
+    watch->n_alike += ended_with(status, watch->code);
     watch->processes->pids[rank] = 0;
     watch->processes->n_running--;
-    watch->n_bad_input += ended_with(status, BAD_INPUT);
 
     if (ended_with(status, 0) || watch->ending)
         return;
@@ -159,18 +173,30 @@ static void reap(watch_state *watch)
     if (watch->culprit < 0 || watch->blamed)
         return;
 
-    /* While it may still turn out that the same bad input was met by all, nobody is blamed. */
-    if (watch->n_bad_input + watch->processes->n_running < watch->processes->n)
+    /* While it may still turn out that all have met the same failure, nobody is blamed. */
+    if (!are_alike(watch))
         blame(watch);
     else if (none_failed)
-        watch->blame_at_ns = lks__now_ns() + BAD_INPUT_GRACE_NS;
+        watch->blame_at_ns = lks__now_ns() + ALIKE_GRACE_NS;
+}
+
+/* One request may come as several signals: timeout(1) signals its child and then the whole group, others send
+ * a SIGHUP along with a SIGTERM. */
+static bool is_echo(const watch_state *watch)
+{
+    return watch->stop_gently && watch->stop_signal != 0 &&
+           lks__now_ns() - watch->stopped_ns < LKS__STOP_ECHO_NS;
 }
 
 static void stop(watch_state *watch, int signal, bool from_terminal)
 {
     bool first = watch->stop_signal == 0 && !watch->blamed;
-    if (first)
+    if (first) {
         watch->stop_signal = signal;
+        watch->stopped_ns = lks__now_ns();
+    } else if (is_echo(watch)) {
+        return;
+    }
 
     if (!watch->stop_gently) {
         if (!from_terminal) /* which has signalled the whole foreground group itself */
@@ -198,8 +224,10 @@ static void act_on_deadlines(watch_state *watch)
 
 static int exit_code(const watch_state *watch)
 {
-    if (watch->n_bad_input == watch->processes->n)
-        return BAD_INPUT;
+    const int asked[] = {128 + SIGTERM, 128 + watch->stop_signal};
+    bool as_asked = watch->stop_signal != 0 && (watch->code == asked[0] || watch->code == asked[1]);
+    if (are_alike(watch) && !as_asked)
+        return watch->code;
     if (watch->blamed)
         return 1;
     return watch->stop_signal != 0 ? 128 + watch->stop_signal : 0;
@@ -209,6 +237,7 @@ int lks__processes_watch(lks__processes *processes, bool stop_gently, const lks_
 {
     watch_state watch = {.processes = processes,
                          .stop_gently = stop_gently,
+                         .code = NO_CODE,
                          .culprit = -1,
                          .blame_at_ns = NEVER,
                          .kill_at_ns = NEVER};

@@ -120,7 +120,7 @@ static int play_gentle(char **args)
     if (sigwait(&term, &received) != 0)
         return UNUSABLE;
     report("signal %d", received);
-    return number(args[0]);
+    return number(args[rank()]);
 }
 
 static int play_listen(char **args)

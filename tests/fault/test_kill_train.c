@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "launch/launch.h"
+
 enum { WORKERS = 3, ROUNDS_OF_EACH = 6, LONGEST_DELAY_MS = 400, TEXT_BYTES = 8192, MAX_FILES = 16 };
 
 /* A run that would go on for hours. Its output folder stands in every process's command line: that marks
@@ -251,6 +253,19 @@ static void expect(const job *j, int code, const char *text)
                  text, j->err);
 }
 
+static void wait_for_training(const job *j)
+{
+    while (count_files(j->mark, "metrics.jsonl") == 0)
+        sleep_ms(10);
+}
+
+static void expect_checkpoint(const job *j)
+{
+    char checkpoints[160];
+    snprintf(checkpoints, sizeof checkpoints, "%s/checkpoints", j->mark);
+    CHECK_INT(count_files(checkpoints, ".safetensors"), 1);
+}
+
 static void ctrl_c_and_sigterm_stop_the_run(void **state)
 {
     (void)state;
@@ -273,7 +288,7 @@ static void a_second_ctrl_c_kills(void **state)
         job j;
         start(&j);
         kill(-j.launcher, SIGINT);
-        sleep_ms(rand_r(&random_state) % 5);
+        sleep_ms(rand_r(&random_state) % (2 * LKS__STOP_ECHO_NS / 1000000)); /* an echo, or a second one */
         kill(-j.launcher, SIGINT);
         finish(&j);
         expect(&j, 128 + SIGINT, "");
@@ -309,23 +324,53 @@ static void workers_die_with_a_killed_launcher(void **state)
     }
 }
 
+/* As timeout(1) and systems that run jobs do it: launcher and processes get it, and each process once more
+ * from the launcher. */
+static void sigterm_to_the_whole_group_leaves_a_checkpoint(void **state)
+{
+    (void)state;
+    for (int round = 0; round < ROUNDS_OF_EACH; round++) {
+        job j;
+        start(&j);
+        wait_for_training(&j);
+        sleep_ms(rand_r(&random_state) % 50);
+        kill(-j.launcher, SIGTERM);
+        finish(&j);
+        expect(&j, 128 + SIGTERM, "stopped by a signal after");
+        expect_checkpoint(&j);
+    }
+}
+
+/* It tells the others, and nobody has failed. */
+static void sigterm_to_one_process_stops_the_run(void **state)
+{
+    (void)state;
+    job j;
+    start(&j);
+    wait_for_training(&j);
+    pid_t worker = 0;
+    CHECK_INT(marked_processes(&j, j.launcher, &worker), WORKERS);
+    kill(worker, SIGTERM);
+    finish(&j);
+    expect(&j, 128 + SIGTERM, "stopped by a signal after");
+    assert_null(strstr(j.err, "ended with"));
+    expect_checkpoint(&j);
+}
+
 /* `lockstep run` leaves a terminal's Ctrl-C to its program: training stops by itself, with a checkpoint. */
 static void ctrl_c_under_lockstep_run_stops_gently(void **state)
 {
     (void)state;
     job j;
-    char checkpoints[160];
     int terminal = start_on_terminal(&j);
-    while (count_files(j.mark, "metrics.jsonl") == 0)
-        sleep_ms(10);
+    wait_for_training(&j);
     visit_processes(&j, true, note_file);
     assert_true(j.n_memory_files > 0); /* so that looking for them means something */
     CHECK_INT(write(terminal, "\x03", 1), 1);
     finish(&j);
     close(terminal);
     expect(&j, 128 + SIGINT, "stopped by a signal after");
-    snprintf(checkpoints, sizeof checkpoints, "%s/checkpoints", j.mark);
-    CHECK_INT(count_files(checkpoints, ".safetensors"), 1);
+    expect_checkpoint(&j);
 }
 
 static int set_up(void **state)
@@ -352,6 +397,8 @@ int main(void)
         cmocka_unit_test(a_second_ctrl_c_kills),
         cmocka_unit_test(a_killed_worker_ends_the_run_and_is_named),
         cmocka_unit_test(workers_die_with_a_killed_launcher),
+        cmocka_unit_test(sigterm_to_the_whole_group_leaves_a_checkpoint),
+        cmocka_unit_test(sigterm_to_one_process_stops_the_run),
         cmocka_unit_test(ctrl_c_under_lockstep_run_stops_gently),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

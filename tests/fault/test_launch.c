@@ -244,7 +244,10 @@ static void exit_codes_are_told(void **state)
         {3, "exit 0 0 0", 0, NULL},
         {1, "exit 2", 2, NULL},
         {3, "exit 2 2 2", 2, NULL},
-        {1, "exit 1", 1, "ended with exit code 1\n"},
+        {3, "exit 7 7 7", 7, NULL},
+        {3, "exit 143 143 143", 143, NULL},
+        {1, "exit 1", 1, NULL},
+        {2, "exit 1 3", 1, "\n"},
         {2, "exit 0 3", 1, "ended with exit code 3\n"},
         {2, "exit 2 0", 1, "ended with exit code 2\n"},
         {2, "exit 143 0", 1, "ended with exit code 143\n"},
@@ -275,10 +278,9 @@ static void check_failure(const char *way, const char *message)
 static void one_that_fails_ends_the_others(void **state)
 {
     (void)state;
-    check_failure("fail 1 3", ") ended with exit code 3\n");
+    check_failure("fail 1 3", ") ended with exit code 3\n"); /* after a while: others may fail alike */
     check_failure("fail 1 -9", ") was killed by signal 9 (SIGKILL)\n");
     check_failure("fail 1 -10", ") was killed by signal 10 (SIGUSR1)\n");
-    check_failure("fail 1 2", ") ended with exit code 2\n"); /* after a while: others may say so too */
 }
 
 static void a_killed_process_is_named_with_its_number(void **state)
@@ -314,7 +316,7 @@ static void of_failures_seen_together_a_signal_is_the_cause(void **state)
     launcher l;
     int pids[2], status;
     char text[100];
-    start(&l, 2, false, "gentle 1", NULL);
+    start(&l, 2, false, "gentle 1 1", NULL);
     wait_for_reports(&l, 2);
     for (int rank = 0; rank < 2; rank++)
         get_report(&l, rank, 0, &pids[rank], text, sizeof text);
@@ -326,6 +328,28 @@ static void of_failures_seen_together_a_signal_is_the_cause(void **state)
     CHECK_INT(finish(&l), 1);
     CHECK_INT(n_lines(l.error_text), 1);
     check_text(l.error_text, "lockstep: rank 1 (process ");
+}
+
+/* The one that is left may be the cause, so none of the others is named. */
+static void failures_that_are_alike_name_nobody(void **state)
+{
+    (void)state;
+    launcher l;
+    int pids[3], status;
+    char text[100];
+    start(&l, 3, true, "gentle 1 1 1", NULL);
+    wait_for_reports(&l, 3);
+    for (int rank = 0; rank < 3; rank++)
+        get_report(&l, rank, 0, &pids[rank], text, sizeof text);
+    CHECK_INT(kill(pids[1], SIGSTOP), 0);
+    CHECK_INT(kill(l.pid, SIGSTOP), 0); /* so that it sees both failures together */
+    CHECK_INT(waitpid(l.pid, &status, WUNTRACED), l.pid);
+    end_process(pids[0], SIGTERM);
+    end_process(pids[2], SIGTERM);
+    CHECK_INT(kill(l.pid, SIGCONT), 0);
+    CHECK_INT(finish(&l), 1);
+    assert_string_equal(l.error_text,
+                        "lockstep: 2 of 3 processes ended with exit code 1; the others are ended\n");
 }
 
 static void a_stubborn_process_is_killed(void **state)
@@ -432,12 +456,19 @@ static void a_signal_is_passed_on(void **state)
     }
 }
 
+/* Until the next signal is a second request. */
+static void wait_out_echoes(void)
+{
+    const struct timespec time = {.tv_nsec = LKS__STOP_ECHO_NS};
+    nanosleep(&time, NULL);
+}
+
 static void a_gentle_stop_is_one_sigterm(void **state)
 {
     (void)state;
     for (int i = 0; i < 3; i++) {
         launcher l;
-        start(&l, 2, true, i == 0 ? "gentle 0" : "gentle 143", NULL);
+        start(&l, 2, true, "gentle 143 143", NULL);
         wait_for_reports(&l, 2);
         CHECK_INT(kill(l.pid, stop_signals[i]), 0);
         CHECK_INT(finish(&l), 128 + stop_signals[i]);
@@ -452,6 +483,38 @@ static void a_gentle_stop_is_one_sigterm(void **state)
     }
 }
 
+/* It came after the last step: the program has done all it had to. */
+static void a_run_that_is_whole_was_not_stopped(void **state)
+{
+    (void)state;
+    launcher l;
+    start(&l, 2, true, "gentle 0 0", NULL);
+    wait_for_reports(&l, 2);
+    CHECK_INT(kill(l.pid, SIGTERM), 0);
+    CHECK_INT(finish(&l), 0);
+}
+
+/* Two signals at once are one request: the processes, which won't end by themselves, live on. */
+static void an_echo_does_not_kill(void **state)
+{
+    (void)state;
+    launcher l;
+    int status;
+    start(&l, 2, true, "stubborn", NULL);
+    wait_for_reports(&l, 2);
+    CHECK_INT(kill(l.pid, SIGSTOP), 0);
+    CHECK_INT(waitpid(l.pid, &status, WUNTRACED), l.pid);
+    CHECK_INT(kill(l.pid, SIGHUP), 0);
+    CHECK_INT(kill(l.pid, SIGTERM), 0);
+    CHECK_INT(kill(l.pid, SIGCONT), 0);
+    struct pollfd ended = {.fd = l.reports, .events = POLLIN};
+    CHECK_INT(poll(&ended, 1, 200), 0);
+    wait_out_echoes();
+    CHECK_INT(kill(l.pid, SIGTERM), 0);
+    CHECK_INT(finish(&l), 128 + SIGHUP);
+    CHECK_INT(n_lines(l.error_text), 1);
+}
+
 static void a_second_signal_kills(void **state)
 {
     (void)state;
@@ -461,6 +524,7 @@ static void a_second_signal_kills(void **state)
     CHECK_INT(kill(l.pid, SIGINT), 0);
     while (n_lines(l.error_text) < 1) /* else the two could be one */
         assert_true(read_more(l.errors, l.error_text));
+    wait_out_echoes();
     CHECK_INT(kill(l.pid, SIGINT), 0);
     CHECK_INT(finish(&l), 128 + SIGINT);
     CHECK_INT(n_lines(l.error_text), 1);
@@ -481,11 +545,11 @@ static void a_failure_while_stopping_is_told(void **state)
 {
     (void)state;
     launcher l;
-    start(&l, 1, true, "gentle 5", NULL);
-    wait_for_reports(&l, 1);
+    start(&l, 2, true, "gentle 143 5", NULL);
+    wait_for_reports(&l, 2);
     CHECK_INT(kill(l.pid, SIGINT), 0);
     CHECK_INT(finish(&l), 1);
-    check_text(l.error_text, "lockstep: rank 0 (process ");
+    check_text(l.error_text, "lockstep: rank 1 (process ");
     check_text(l.error_text, "ended with exit code 5\n");
 }
 
@@ -552,14 +616,14 @@ static void ctrl_c_is_not_sent_twice(void **state)
     start(&l, 1, false, "listen", enter_terminal);
     wait_for_reports(&l, 1);
     CHECK_INT(write(terminal, "\x03", 1), 1);
-    CHECK_INT(finish(&l), 128 + SIGINT);
+    CHECK_INT(finish(&l), 0);
     check_text(l.report_text, "left in peace\n");
     close(terminal);
 
     start(&l, 1, false, "listen", NULL);
     wait_for_reports(&l, 1);
     CHECK_INT(kill(l.pid, SIGINT), 0);
-    CHECK_INT(finish(&l), 128 + SIGINT);
+    CHECK_INT(finish(&l), 0);
     check_text(l.report_text, "interrupted\n");
 }
 
@@ -593,6 +657,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_given_number_of_threads_stays),
         cmocka_unit_test(exit_codes_are_told),
         cmocka_unit_test(one_that_fails_ends_the_others),
+        cmocka_unit_test(failures_that_are_alike_name_nobody),
         cmocka_unit_test(a_killed_process_is_named_with_its_number),
         cmocka_unit_test(of_failures_seen_together_a_signal_is_the_cause),
         cmocka_unit_test(a_stubborn_process_is_killed),
@@ -602,6 +667,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_failed_start_leaves_nothing),
         cmocka_unit_test(a_signal_is_passed_on),
         cmocka_unit_test(a_gentle_stop_is_one_sigterm),
+        cmocka_unit_test(a_run_that_is_whole_was_not_stopped),
+        cmocka_unit_test(an_echo_does_not_kill),
         cmocka_unit_test(a_second_signal_kills),
         cmocka_unit_test(a_young_process_may_die_of_a_gentle_stop),
         cmocka_unit_test(a_failure_while_stopping_is_told),
