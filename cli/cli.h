@@ -17,12 +17,14 @@
 int cmd_plan(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_export(int argc, char **argv);
 
-enum { CLI_BAD_INPUT = 2, CLI_MAX_OVERRIDES = 256, CLI_MAX_WORLDS = 16 };
+enum { CLI_BAD_INPUT = 2, CLI_MAX_OVERRIDES = 256, CLI_MAX_WORLDS = 16, CLI_MAX_FILES = 2 };
 
 /** What a command line can hold. Texts are borrowed from argv. */
 typedef struct cli_args {
-    const char *config; /* path; NULL for a command that takes a program */
+    const char *config; /* path; NULL for a command that takes a program or files */
     int processes;      /* -n; 0: not given */
     bool json;
     const char *worlds; /* --world LIST; NULL: not given */
@@ -32,6 +34,8 @@ typedef struct cli_args {
     bool resume;
     const char *init;   /* --init FILE; NULL: not given */
     const char *output; /* --output DIR; NULL: not given */
+    int n_files;
+    const char *files[CLI_MAX_FILES]; /* of a command that takes files */
     int n_overrides;
     const char *overrides[CLI_MAX_OVERRIDES]; /* key=value, in their order */
     char **program; /* PROGRAM and its arguments, NULL-terminated; NULL for a command that takes a config */
@@ -68,7 +72,9 @@ typedef struct cli_syntax {
     const char *summary; /* one or more sentences, lines of at most 100 characters */
     int n_flags;
     const cli_flag *flags;
-    bool takes_program; /* PROGRAM [ARGS ...], which ends the flags; else CONFIG [key=value ...] */
+    bool takes_program; /* PROGRAM [ARGS ...], which ends the flags */
+    int n_files;        /* or so many files, */
+    const char *files;  /* which the help calls "FILE"; 0 and NULL: CONFIG [key=value ...] */
 } cli_syntax;
 
 /** Parses a command line. Returns true to go on; false when all is said (--help, a mistake): end with

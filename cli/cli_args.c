@@ -59,8 +59,15 @@ int cli_flush(void)
     return 1;
 }
 
+static bool takes_config(const cli_syntax *syntax)
+{
+    return !syntax->takes_program && syntax->n_files == 0;
+}
+
 static const char *operands(const cli_syntax *syntax)
 {
+    if (syntax->n_files > 0)
+        return syntax->files;
     return syntax->takes_program ? "PROGRAM [ARGS ...]" : "CONFIG [key=value ...]";
 }
 
@@ -83,7 +90,7 @@ static int print_help(const cli_syntax *syntax)
         add_flag_help(&text, flag->shorthand, flag->name, flag->value, flag->doc);
     }
     add_flag_help(&text, "-h", "--help", NULL, "print this");
-    if (!syntax->takes_program)
+    if (takes_config(syntax))
         lks__text_add(&text, "\nSettings of the config file, and key=value pairs that override them: "
                              "lockstep help options\n");
 
@@ -175,9 +182,20 @@ static int parse_flag(parser *p)
     return set_flag(p, flag, value);
 }
 
+static int parse_file(parser *p, const char *given)
+{
+    if (p->args.n_files == p->syntax->n_files)
+        return cli_bad_input("%s: \"%s\" is one argument too many\nhint: usage: lockstep %s [flags] %s",
+                             p->syntax->command, given, p->syntax->command, operands(p->syntax));
+    p->args.files[p->args.n_files++] = given;
+    return PARSE_ON;
+}
+
 static int parse_operand(parser *p)
 {
     char *given = p->argv[p->next++];
+    if (p->syntax->n_files > 0)
+        return parse_file(p, given);
     if (p->syntax->takes_program) {
         p->args.program = &p->argv[p->next - 1];
         p->next = p->argc;
@@ -209,6 +227,20 @@ static int parse_argument(parser *p)
     return PARSE_ON;
 }
 
+static bool is_incomplete(const parser *p)
+{
+    if (p->syntax->n_files > 0)
+        return p->args.n_files < p->syntax->n_files;
+    return p->args.config == NULL && p->args.program == NULL;
+}
+
+static const char *what_is_missing(const cli_syntax *syntax)
+{
+    if (syntax->n_files > 0)
+        return "a file";
+    return syntax->takes_program ? "the program" : "the config file";
+}
+
 bool cli_parse(const cli_syntax *syntax, int argc, char **argv, cli_args *out, int *exit_code)
 {
     parser p = {.syntax = syntax, .argc = argc, .argv = argv, .next = 1};
@@ -219,10 +251,9 @@ bool cli_parse(const cli_syntax *syntax, int argc, char **argv, cli_args *out, i
             return false;
         }
     }
-    if (p.args.config == NULL && p.args.program == NULL) {
+    if (is_incomplete(&p)) {
         *exit_code = cli_bad_input("%s: %s is missing\nhint: usage: lockstep %s [flags] %s", syntax->command,
-                                   syntax->takes_program ? "the program" : "the config file", syntax->command,
-                                   operands(syntax));
+                                   what_is_missing(syntax), syntax->command, operands(syntax));
         return false;
     }
     *out = p.args;

@@ -22,6 +22,8 @@ static const command commands[] = {
     {"plan", cmd_plan, "print what a run will do: batches, steps, learning rate"},
     {"train", cmd_train, "train a network on processes of this machine"},
     {"run", cmd_run, "start copies of any program as one process group"},
+    {"inspect", cmd_inspect, "print what a checkpoint holds"},
+    {"export", cmd_export, "write a checkpoint's parameters to a file of their own"},
     {"help", cmd_help, "explain a command, or all settings: lockstep help options"},
 };
 

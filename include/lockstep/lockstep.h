@@ -3,6 +3,7 @@
 #ifndef LOCKSTEP_LOCKSTEP_H
 #define LOCKSTEP_LOCKSTEP_H
 
+#include <lockstep/checkpoint.h>
 #include <lockstep/config.h>
 #include <lockstep/dataset.h>
 #include <lockstep/graph.h>

@@ -45,6 +45,18 @@ void lks__safetensors_close(lks__safetensors *file);
 
 int lks__safetensors_n_tensors(const lks__safetensors *file);
 const char *lks__safetensors_name(const lks__safetensors *file, int index); /* borrowed */
+
+/** A tensor of a file; what it points to belongs to the file. */
+typedef struct lks__tensor_info {
+    const char *name;
+    const char *dtype; /* "F32", "BF16", ... */
+    int n_dims;
+    const int64_t *shape;
+    int64_t bytes;
+} lks__tensor_info;
+
+lks__tensor_info lks__safetensors_tensor(const lks__safetensors *file, int index);
+int64_t lks__safetensors_data_bytes(const lks__safetensors *file); /* of all tensors */
 const char *lks__safetensors_metadata(const lks__safetensors *file,
                                       const char *key); /* borrowed; NULL: none */
 

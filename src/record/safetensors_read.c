@@ -355,6 +355,18 @@ const char *lks__safetensors_name(const lks__safetensors *file, int index)
     return file->entries[index].name;
 }
 
+lks__tensor_info lks__safetensors_tensor(const lks__safetensors *file, int index)
+{
+    const tensor_entry *entry = &file->entries[index];
+    return (lks__tensor_info){entry->name, entry->dtype, entry->n_dims, entry->shape,
+                              entry->end - entry->begin};
+}
+
+int64_t lks__safetensors_data_bytes(const lks__safetensors *file)
+{
+    return file->data_bytes;
+}
+
 const char *lks__safetensors_metadata(const lks__safetensors *file, const char *key)
 {
     return json_string_value(json_object_get(json_object_get(file->header, METADATA_KEY), key));

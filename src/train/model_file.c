@@ -14,8 +14,6 @@
 #include "record/safetensors.h"
 #include "train/trainer.h"
 
-#define OPTIMIZER_PREFIX "optimizer."
-
 static bool is_param(const lks_trainer *t, const char *name)
 {
     for (int i = 0; i < lks__network_n_params(t->network); i++)
@@ -30,7 +28,7 @@ static lks_status check_names(const lks_trainer *t, const lks__safetensors *file
 {
     for (int i = 0; i < lks__safetensors_n_tensors(file); i++) {
         const char *name = lks__safetensors_name(file, i);
-        if (strncmp(name, OPTIMIZER_PREFIX, strlen(OPTIMIZER_PREFIX)) != 0 && !is_param(t, name))
+        if (strncmp(name, LKS__OPTIMIZER_PREFIX, strlen(LKS__OPTIMIZER_PREFIX)) != 0 && !is_param(t, name))
             return lks__fail(LKS_E_FORMAT, "%s: tensor \"%s\" is no parameter of this model", path, name);
     }
     return LKS_OK;
@@ -44,7 +42,7 @@ static void tensor_name(const lks_trainer *t, int set, const char *param, char o
     if (set == 0)
         snprintf(out, NAME_BYTES, "%s", param);
     else
-        snprintf(out, NAME_BYTES, OPTIMIZER_PREFIX "%s.%s",
+        snprintf(out, NAME_BYTES, LKS__OPTIMIZER_PREFIX "%s.%s",
                  lks__optim_state_name(&t->config.optimizer, set - 1), param);
 }
 

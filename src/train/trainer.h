@@ -80,6 +80,7 @@ lks_status lks__params_save(lks_trainer *trainer, const char *path) LKS_MUST_USE
 
 #define LKS__CHECKPOINT_FORMAT_KEY "lockstep_checkpoint"
 #define LKS__CHECKPOINT_FORMAT     "1"
+#define LKS__OPTIMIZER_PREFIX      "optimizer." /* of tensors that are no parameters */
 
 /** Writes a checkpoint: parameters, the optimizer's state as "optimizer.<state>.<parameter>", and as metadata
  * a checksum, the format's version, position, seed, plan (JSON) and config (YAML, when there is one). */

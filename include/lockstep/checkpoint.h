@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Looking into checkpoints and other safetensors files, and taking the parameters out of a checkpoint. */
+#ifndef LOCKSTEP_CHECKPOINT_H
+#define LOCKSTEP_CHECKPOINT_H
+
+#include <stdbool.h>
+
+#include <lockstep/export.h>
+#include <lockstep/status.h>
+
+LKS_BEGIN_DECLS
+
+/** What a safetensors file holds: of a checkpoint format, position, seed and plan, of any file its tensors. A
+ * checksum is compared when there is one; a checkpoint must have one. The JSON is one object whose values are
+ * null where the file has none. Ownership: the caller frees *out with free().
+ *  Returns: LKS_OK; LKS_E_NOT_FOUND; LKS_E_FORMAT: no safetensors file, or damaged; LKS_E_IO; LKS_E_NOMEM
+ *  (*out NULL). */
+LKS_API lks_status lks_checkpoint_to_text(const char *path, char **out) LKS_MUST_USE;
+LKS_API lks_status lks_checkpoint_to_json(const char *path, char **out) LKS_MUST_USE;
+
+/** Writes a checkpoint's parameters alone, without metadata, to the safetensors file `out_path`, which is
+ * whole or as it was. Returns: as above; LKS_E_FORMAT also for what is no checkpoint; LKS_E_EXISTS: out_path
+ * is there and `overwrite` is not set; LKS_E_ARG: out_path is the checkpoint itself. */
+LKS_API lks_status lks_checkpoint_export(const char *path, const char *out_path, bool overwrite) LKS_MUST_USE;
+
+LKS_END_DECLS
+
+#endif
