@@ -74,8 +74,9 @@ static void add_batch(int64_t *batches, int *n, int64_t size)
         batches[(*n)++] = size;
 }
 
-/* Every batch size that the run will meet is compiled before its first step, the largest first: it decides
- * the layouts. */
+/* Every batch size that the run will meet is compiled before its first step. The first one decides the
+ * layouts; the list depends on the plan and the test set only, so it is the same on any number of processes.
+ */
 static lks_status compile(lks_trainer *t)
 {
     const lks_plan *plan = t->config.plan;
