@@ -8,23 +8,27 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "base/tree.h"
+#include "comm/agree.h"
 #include "comm/kernels.h"
 
 /* What a member tells the others in a step. Written by its owner before the first barrier, read by all
- * between the barriers. */
+ * before the next. */
 typedef struct step_slot {
     double sums[LKS__STEP_SUMS];
     int flag;
-    char padding[64 - LKS__STEP_SUMS * sizeof(double) - sizeof(int)];
+    unsigned requests;
+    char padding[64 - LKS__STEP_SUMS * sizeof(double) - 2 * sizeof(int)];
 } step_slot;
 
 _Static_assert(sizeof(step_slot) == 64, "a slot is one cache line");
 
-/* A member's region of the group's memory: its arena, its slot and, on rank 0, the norms of all blocks. */
+/* A member's region of the group's memory: its arena, its slot and, on rank 0, the values of all blocks,
+ * which passes write in turns. */
+enum { VALUE_SETS = 2 };
 typedef struct region {
     float *arena; /* [arena_elems] */
     step_slot *slot;
-    double *block_norm2; /* [blocks of all tensors] */
+    double *values; /* [VALUE_SETS, LKS__BLOCK_VALUES, blocks of all tensors] */
 } region;
 
 struct lks__reducer {
@@ -41,7 +45,7 @@ struct lks__reducer {
     const float **member_arenas; /* [size] */
     const step_slot **slots;     /* [size] */
     step_slot *own_slot;
-    double *block_norm2; /* in rank 0's region; each block's value is written by the owner of its chunk */
+    double *values; /* in rank 0's region; each block's are written by the owner of its chunk */
 
     int n_tensors;
     int64_t *first_block; /* [n_tensors + 1]: a tensor's first block among all */
@@ -51,6 +55,13 @@ struct lks__reducer {
     const void **block_sources; /* [size]: a block in every member's arena */
     float *block_sum;           /* [LKS__BLOCK_ELEMS] */
     double *rank_values;        /* [size]: what is summed over members */
+
+    bool in_step;     /* begun, and not ended by its last pass */
+    bool has_sums;    /* this step's first pass has been: own blocks of the own arena hold what it left */
+    int64_t n_passes; /* since the reducer was created */
+    struct {
+        int64_t wait, reduce, block;
+    } times_ns; /* same */
 };
 
 static lks_status check_config(const lks__reducer_config *config)
@@ -131,14 +142,15 @@ static region region_at(const lks__reducer *reducer, int rank)
     return (region){
         .arena = (float *)start,
         .slot = (step_slot *)(start + slot_at),
-        .block_norm2 = (double *)(start + slot_at + sizeof(step_slot)),
+        .values = (double *)(start + slot_at + sizeof(step_slot)),
     };
 }
 
 static size_t region_bytes(const lks__reducer *reducer)
 {
     size_t bytes = arena_bytes(reducer) + sizeof(step_slot);
-    return reducer->rank == 0 ? bytes + (size_t)n_blocks(reducer) * sizeof(double) : bytes;
+    size_t n_values = VALUE_SETS * LKS__BLOCK_VALUES * (size_t)n_blocks(reducer);
+    return reducer->rank == 0 ? bytes + n_values * sizeof(double) : bytes;
 }
 
 /* Collective. */
@@ -155,7 +167,7 @@ static lks_status map_regions(lks__reducer *reducer)
     region own = region_at(reducer, reducer->rank);
     reducer->arenas[0] = own.arena;
     reducer->own_slot = own.slot;
-    reducer->block_norm2 = region_at(reducer, 0).block_norm2;
+    reducer->values = region_at(reducer, 0).values;
     return LKS_OK;
 }
 
@@ -208,21 +220,11 @@ static lks_status create_local(const lks__reducer_config *config, lks__reducer *
     return allocate(reducer, config);
 }
 
-/* Nobody waits for a member that has failed alone. Collective. */
-static lks_status agree(lks_group *group, lks_status status)
-{
-    int32_t failed = status != LKS_OK;
-    lks_status exchange = lks_group_all_reduce(group, &failed, 1, LKS_I32, LKS_MAX);
-    if (status != LKS_OK || exchange != LKS_OK)
-        return status != LKS_OK ? status : exchange;
-    return failed ? lks__fail(LKS_E_PEER, "another member can't create its part of the reducer") : LKS_OK;
-}
-
 lks_status lks__reducer_create(const lks__reducer_config *config, lks__reducer **out)
 {
     *out = NULL;
     lks__reducer *reducer;
-    lks_status status = agree(config->group, create_local(config, &reducer));
+    lks_status status = lks__agree(config->group, create_local(config, &reducer));
     if (status == LKS_OK)
         status = map_regions(reducer);
     if (status != LKS_OK) {
@@ -277,26 +279,52 @@ void lks__reducer_leaf_done(lks__reducer *reducer, bool empty)
         merge_pending(reducer);
 }
 
-/* Times of a step in nanoseconds. */
-typedef struct step_times {
-    int64_t wait, reduce, block;
-} step_times;
-
-static lks_status timed_barrier(lks__reducer *reducer, step_times *times)
+static lks_status timed_barrier(lks__reducer *reducer)
 {
     int64_t start = lks__now_ns();
     lks_status status = lks_group_barrier(reducer->group);
-    times->wait += lks__now_ns() - start;
+    reducer->times_ns.wait += lks__now_ns() - start;
     return status;
 }
 
-/* Adds a block over the members. Returns the sum: valid until the next call, with one member the arena
- * itself.
- */
-static const float *sum_block(const lks__reducer *reducer, const lks__block *block)
+static void combine_slots(lks__reducer *reducer, lks__step_io *io)
+{
+    for (int k = 0; k < LKS__STEP_SUMS; k++) {
+        for (int rank = 0; rank < reducer->size; rank++)
+            reducer->rank_values[rank] = reducer->slots[rank]->sums[k];
+        io->sums[k] = lks__tree_sum(reducer->rank_values, reducer->size);
+    }
+    for (int rank = 0; rank < reducer->size; rank++) {
+        const step_slot *slot = reducer->slots[rank];
+        io->flag = rank == 0 || slot->flag > io->flag ? slot->flag : io->flag;
+        io->requests |= slot->requests;
+    }
+}
+
+lks_status lks__reducer_begin(lks__reducer *reducer, lks__step_io *io)
+{
+    if (reducer->n_done != reducer->leaves)
+        return lks__fail(LKS_E_INTERNAL, "a step with %lld of %lld leaves done", (long long)reducer->n_done,
+                         (long long)reducer->leaves);
+    memcpy(reducer->own_slot->sums, io->sums, sizeof io->sums);
+    reducer->own_slot->flag = io->flag;
+    reducer->own_slot->requests = io->requests;
+    lks_status status = timed_barrier(reducer); /* every member's arena and slot are written */
+    if (status != LKS_OK)
+        return status;
+    combine_slots(reducer, io);
+    reducer->n_done = reducer->n_pending = 0;
+    reducer->in_step = true;
+    reducer->has_sums = false;
+    return LKS_OK;
+}
+
+/* Adds a block over the members. Returns the sum: valid until the next call, with one member in the arena
+ * itself. */
+static float *sum_block(const lks__reducer *reducer, const lks__block *block)
 {
     if (reducer->size == 1)
-        return reducer->member_arenas[0] + block->offset_elems;
+        return reducer->arenas[0] + block->offset_elems;
     for (int rank = 0; rank < reducer->size; rank++)
         reducer->block_sources[rank] = reducer->member_arenas[rank] + block->offset_elems;
     lks__reduce(reducer->block_sum, reducer->block_sources, reducer->size, (size_t)block->n_elems, LKS_F32,
@@ -304,69 +332,70 @@ static const float *sum_block(const lks__reducer *reducer, const lks__block *blo
     return reducer->block_sum;
 }
 
-static void walk_chunk(lks__reducer *reducer, const lks__step_io *io, step_times *times)
+/* What a pass left in a block goes to the own arena, where nobody else looks at the own chunk any more. */
+static void keep_block(const lks__reducer *reducer, const lks__block *block)
 {
+    float *place = reducer->arenas[0] + block->offset_elems;
+    if (block->grad != place)
+        memcpy(place, block->grad, (size_t)block->n_elems * sizeof *place);
+}
+
+/* The contributions of a pass: [n_blocks] for each of the LKS__BLOCK_VALUES. */
+static double *values_of_pass(const lks__reducer *reducer)
+{
+    return reducer->values + reducer->n_passes % VALUE_SETS * LKS__BLOCK_VALUES * n_blocks(reducer);
+}
+
+static void walk_chunk(lks__reducer *reducer, const lks__pass *pass)
+{
+    double *out = values_of_pass(reducer) + reducer->chunk_first;
     int64_t start = lks__now_ns();
     for (int64_t i = 0; i < reducer->n_chunk; i++) {
         lks__block block = reducer->chunk[i];
-        block.grad_sum = sum_block(reducer, &block);
+        block.grad = reducer->has_sums ? reducer->arenas[0] + block.offset_elems : sum_block(reducer, &block);
         int64_t reduced = lks__now_ns();
-        reducer->block_norm2[reducer->chunk_first + i] = io->block(io->block_context, &block);
+        double values[LKS__BLOCK_VALUES] = {0};
+        pass->block(pass->context, &block, values);
+        if (pass->keeps)
+            keep_block(reducer, &block);
+        for (int k = 0; k < LKS__BLOCK_VALUES; k++)
+            out[k * n_blocks(reducer) + i] = values[k];
         int64_t end = lks__now_ns();
-        times->reduce += reduced - start;
-        times->block += end - reduced;
+        reducer->times_ns.reduce += reduced - start;
+        reducer->times_ns.block += end - reduced;
         start = end;
     }
 }
 
-static void combine_slots(lks__reducer *reducer, double sums[LKS__STEP_SUMS], int *flag)
-{
-    for (int k = 0; k < LKS__STEP_SUMS; k++) {
-        for (int rank = 0; rank < reducer->size; rank++)
-            reducer->rank_values[rank] = reducer->slots[rank]->sums[k];
-        sums[k] = lks__tree_sum(reducer->rank_values, reducer->size);
-    }
-    *flag = reducer->slots[0]->flag;
-    for (int rank = 1; rank < reducer->size; rank++)
-        if (reducer->slots[rank]->flag > *flag)
-            *flag = reducer->slots[rank]->flag;
-}
-
-static void sum_norms(const lks__reducer *reducer, double *tensor_norm2)
+static void sum_values(const lks__reducer *reducer, const double *block_values, double *tensor_values)
 {
     for (int i = 0; i < reducer->n_tensors; i++) {
         int64_t first = reducer->first_block[i];
-        tensor_norm2[i] = lks__tree_sum(reducer->block_norm2 + first, reducer->first_block[i + 1] - first);
+        tensor_values[i] = lks__tree_sum(block_values + first, reducer->first_block[i + 1] - first);
     }
 }
 
-lks_status lks__reducer_step(lks__reducer *reducer, lks__step_io *io)
+lks_status lks__reducer_pass(lks__reducer *reducer, const lks__pass *pass)
 {
-    if (reducer->n_done != reducer->leaves)
-        return lks__fail(LKS_E_INTERNAL, "a step with %lld of %lld leaves done", (long long)reducer->n_done,
-                         (long long)reducer->leaves);
-    step_times times = {0};
-    double sums[LKS__STEP_SUMS];
-    int flag;
-
-    memcpy(reducer->own_slot->sums, io->sums, sizeof io->sums);
-    reducer->own_slot->flag = io->flag;
-    lks_status status = timed_barrier(reducer, &times); /* every member's arena and slot are written */
+    if (!reducer->in_step)
+        return lks__fail(LKS_E_INTERNAL, "a pass outside of a step");
+    if (pass->block != NULL)
+        walk_chunk(reducer, pass);
+    lks_status status = timed_barrier(reducer); /* every chunk is done; arenas and slots have been read */
     if (status != LKS_OK)
         return status;
-    walk_chunk(reducer, io, &times);
-    combine_slots(reducer, sums, &flag);
-    status = timed_barrier(reducer, &times); /* every chunk is done; arenas and slots have been read */
-    if (status != LKS_OK)
-        return status;
-
-    memcpy(io->sums, sums, sizeof sums);
-    io->flag = flag;
-    if (io->tensor_norm2)
-        sum_norms(reducer, io->tensor_norm2);
-    io->wait_s += (double)times.wait * 1e-9;
-    io->reduce_s += (double)times.reduce * 1e-9;
-    io->block_s += (double)times.block * 1e-9;
-    reducer->n_done = reducer->n_pending = 0;
+    for (int k = 0; k < LKS__BLOCK_VALUES && pass->block != NULL; k++)
+        if (pass->tensor_values[k] != NULL)
+            sum_values(reducer, values_of_pass(reducer) + k * n_blocks(reducer), pass->tensor_values[k]);
+    reducer->n_passes++;
+    reducer->has_sums = pass->keeps;
+    reducer->in_step = pass->keeps;
     return LKS_OK;
+}
+
+lks__reducer_times lks__reducer_get_times(const lks__reducer *reducer)
+{
+    return (lks__reducer_times){.wait = (double)reducer->times_ns.wait * 1e-9,
+                                .reduce = (double)reducer->times_ns.reduce * 1e-9,
+                                .block = (double)reducer->times_ns.block * 1e-9};
 }

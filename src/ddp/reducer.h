@@ -5,11 +5,13 @@
  * It knows tensors as (offset, length) in an arena and nothing of layers or optimizers. One step is
  *
  *     for each own leaf:  lks__reducer_leaf() -> write the leaf's gradient there -> lks__reducer_leaf_done()
- *     lks__reducer_step()
+ *     lks__reducer_begin()      all leaves are done; what members tell each other is known
+ *     lks__reducer_pass() ...   one or more, the last one with keeps = false
  *
- * The last call waits until every member's sum is there, walks over this member's chunk in blocks of 4,096
- * elements, adds each block over the members and hands it to a callback (which updates the parameters of the
- * block), and waits until every member has done so: one trip through memory, no copies.
+ * A pass walks over this member's chunk in blocks of 4,096 elements, hands each to a callback, and waits
+ * until every member has done so. The first pass adds the blocks over the members: one trip through memory,
+ * no copies, for an update that needs to know nothing else. What has to be known of the whole gradient before
+ * the update (its norm, say) takes a pass before it.
  *
  * Thread: a reducer belongs to the thread that plays its member.
  */
@@ -22,7 +24,7 @@
 #include <lockstep/group.h>
 #include <lockstep/status.h>
 
-enum { LKS__BLOCK_ELEMS = 4096, LKS__STEP_SUMS = 4 };
+enum { LKS__BLOCK_ELEMS = 4096, LKS__STEP_SUMS = 4, LKS__BLOCK_VALUES = 2 };
 
 typedef struct lks__reducer lks__reducer;
 
@@ -57,38 +59,59 @@ float *lks__reducer_leaf(lks__reducer *reducer);
  * Adds it to this member's tree. Called m times a step. */
 void lks__reducer_leaf_done(lks__reducer *reducer, bool empty);
 
-/** One block of this member's chunk, reduced. */
-typedef struct lks__block {
-    int tensor;            /* index */
-    int64_t offset_elems;  /* in the arena */
-    int64_t n_elems;       /* 1 .. LKS__BLOCK_ELEMS */
-    const float *grad_sum; /* [n_elems]: the sum over all leaves; valid during the call */
-} lks__block;
-
-/** Called for each block of the chunk, in ascending order. Returns the block's contribution to its tensor's
- * norm (0 if not wanted). */
-typedef double lks__block_fn(void *context, const lks__block *block);
-
-/** What a step shares besides gradients. */
+/** What members tell each other in a step, besides gradients. */
 typedef struct lks__step_io {
     /* In: this member's; out: summed over members in tree order, same bits on all. The bits do not depend on
      * the number of members when each member's own value is a tree sum over its leaves (lks__tree_sum). */
     double sums[LKS__STEP_SUMS];
-    int flag; /* in: this member's; out: the largest of all */
-    lks__block_fn *block;
-    void *block_context;
-    double *tensor_norm2; /* [n_tensors], or NULL: out: sums of block contributions in tree order, on all
-                             members */
-    double wait_s, reduce_s,
-        block_s; /* out: added up: waiting for others, adding over members, inside the callback */
+    int flag;          /* in: this member's; out: the largest of all */
+    unsigned requests; /* in: this member's bits; out: those that any member has set */
 } lks__step_io;
 
-/** Allocates nothing. After it the next step's leaves may be written, and what the callbacks of all members
- * wrote to shared memory may be read.
+/** Waits until every member has done its leaves, and combines what they tell.
  *
  * Collective. Returns: LKS_OK; LKS_E_INTERNAL when not all leaves are done; failures of the group's barrier
- * (io is as it was, but callbacks may have run).
+ * (io is as it was).
  */
-lks_status lks__reducer_step(lks__reducer *reducer, lks__step_io *io) LKS_MUST_USE;
+lks_status lks__reducer_begin(lks__reducer *reducer, lks__step_io *io) LKS_MUST_USE;
+
+/** One block of this member's chunk. */
+typedef struct lks__block {
+    int tensor;           /* index */
+    int64_t offset_elems; /* in the arena */
+    int64_t n_elems;      /* 1 .. LKS__BLOCK_ELEMS */
+    float *grad;          /* [n_elems]: in the first pass the sum over all leaves, later what the pass before
+                             has left there; writable, valid during the call */
+} lks__block;
+
+/** Called for each block of the chunk, in ascending order. values: zeros; set to what the block contributes
+ * to its tensor's values. */
+typedef void lks__block_fn(void *context, const lks__block *block, double values[LKS__BLOCK_VALUES]);
+
+typedef struct lks__pass {
+    lks__block_fn *block; /* NULL: nothing is to be done; a step that is not taken ends with such a pass */
+    void *context;
+    bool keeps; /* another pass follows in this step, and finds the blocks as this one leaves them */
+    /* [n_tensors], each NULL or out: sums of block contributions in tree order, on all members alike */
+    double *tensor_values[LKS__BLOCK_VALUES];
+} lks__pass;
+
+/** Allocates nothing. After it, what the callbacks of all members wrote to shared memory may be read; after
+ * the last pass of a step the next step's leaves may be written.
+ *
+ * Collective. Returns: LKS_OK; LKS_E_INTERNAL outside of a step; failures of the group's barrier (callbacks
+ * may have run).
+ */
+lks_status lks__reducer_pass(lks__reducer *reducer, const lks__pass *pass) LKS_MUST_USE;
+
+/** Where the time of steps went, in seconds. */
+typedef struct lks__reducer_times {
+    double wait;   /* for other members */
+    double reduce; /* adding over members */
+    double block;  /* inside the callbacks */
+} lks__reducer_times;
+
+/** The times since the reducer was created. */
+lks__reducer_times lks__reducer_get_times(const lks__reducer *reducer);
 
 #endif

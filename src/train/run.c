@@ -252,7 +252,11 @@ static lks_status finish(lks_trainer *t, run *r)
                                      ? (double)(r->position.samples - t->start.samples) / r->step_seconds
                                      : 0.0;
     result->peak_memory_bytes = lks__peak_memory_bytes();
+    lks__reducer_times reducer = lks__reducer_get_times(t->reducer);
     result->times = t->times;
+    result->times.wait = reducer.wait;
+    result->times.reduce = reducer.reduce;
+    result->times.optimizer = reducer.block;
     lks_status status = lks__params_hash(t, &result->parameters_hash);
     if (status == LKS_OK && result->stop_signal == 0)
         status = save_model(t);

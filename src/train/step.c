@@ -14,16 +14,16 @@ typedef struct update {
     bool with_norm;
 } update;
 
-static double update_block(void *context, const lks__block *block)
+static void update_block(void *context, const lks__block *block, double values[LKS__BLOCK_VALUES])
 {
     const update *u = context;
     float *states[LKS__OPTIM_MAX_STATES] = {NULL};
     for (int s = 0; s < lks__optim_n_states(&u->trainer->config.optimizer); s++)
         states[s] = u->trainer->states[s] + block->offset_elems;
-    double norm2 = u->with_norm ? lks__block_norm2(block->grad_sum, block->n_elems, u->step.grad_scale) : 0.0;
-    lks__optim_update(&u->step, block->n_elems, block->grad_sum, u->trainer->params + block->offset_elems,
+    if (u->with_norm)
+        values[0] = lks__block_norm2(block->grad, block->n_elems, u->step.grad_scale);
+    lks__optim_update(&u->step, block->n_elems, block->grad, u->trainer->params + block->offset_elems,
                       states);
-    return norm2;
 }
 
 /* Lets the memory system fetch what this member's next leaf will read while this leaf computes. Within the
@@ -113,19 +113,19 @@ lks_status lks__train_step(lks_trainer *t, const lks__position *position, bool w
                                   1.0 / gradient_divisor(plan, result.samples));
     lks__step_io io = {.sums = {lks__tree_sum(t->leaf_loss, m), lks__tree_sum(t->leaf_correct, m)},
                        .flag = t->config.stop_signal != NULL ? *t->config.stop_signal : 0,
-                       .block = update_block,
-                       .block_context = &u,
-                       .tensor_norm2 = with_norm ? t->tensor_norm2 : NULL};
-    lks_status status = lks__reducer_step(t->reducer, &io);
+                       .requests = t->requests};
+    const lks__pass pass = {
+        .block = update_block, .context = &u, .tensor_values = {with_norm ? t->tensor_norm2 : NULL}};
+    lks_status status = lks__reducer_begin(t->reducer, &io);
+    if (status == LKS_OK)
+        status = lks__reducer_pass(t->reducer, &pass);
     if (status != LKS_OK)
         return lks__error_prefix(status, "step %lld", (long long)position->step + 1);
-    t->times.wait += io.wait_s;
-    t->times.reduce += io.reduce_s;
-    t->times.optimizer += io.block_s;
 
     result.loss_sum = io.sums[0];
     result.n_correct = io.sums[1];
     result.stop_signal = io.flag;
+    result.requests = io.requests;
     if (with_norm)
         result.grad_norm = norm_of(t);
     status = check_finite(position, &result, with_norm);

@@ -7,6 +7,7 @@
 #include <lockstep/sampler.h>
 #include <lockstep/train.h>
 
+#include "comm/agree.h"
 #include "ddp/reducer.h"
 #include "nn/network.h"
 #include "optim/update.h"
@@ -47,8 +48,15 @@ struct lks_trainer {
     lks__position start; /* where the run begins: all zeros, or the checkpoint's */
     bool has_run;
     lks__run_dir *run_dir; /* rank 0, when something is written */
+    unsigned requests;     /* lks__request bits of this member, for the next step; set between steps */
     lks_train_times times;
 };
+
+/** What a member can ask for when a step begins; all members see it at the same step. */
+typedef enum lks__request {
+    LKS__REQUEST_CHECKPOINT = 1u << 0, /* a checkpoint is due, by rank 0's clock */
+    LKS__REQUEST_END = 1u << 1,        /* the time that the run may take is over */
+} lks__request;
 
 /** What a step came to; the same on all members. */
 typedef struct lks__step_result {
@@ -56,8 +64,9 @@ typedef struct lks__step_result {
     double lr;
     double loss_sum; /* over the step's samples */
     double n_correct;
-    double grad_norm; /* of the step's gradient; NaN when it was not asked for */
-    int stop_signal;  /* a signal that some member was given; 0: none */
+    double grad_norm;  /* of the step's gradient; NaN when it was not asked for */
+    int stop_signal;   /* a signal that some member was given; 0: none */
+    unsigned requests; /* lks__request bits that some member has set */
 } lks__step_result;
 
 /** One step: own leaves forward and backward, reduction, update. Collective.
@@ -94,9 +103,5 @@ lks_status lks__checkpoint_load(lks_trainer *trainer) LKS_MUST_USE;
 
 /** XXH64 of all parameters in the plain layout, in graph order. */
 lks_status lks__params_hash(lks_trainer *trainer, uint64_t *out) LKS_MUST_USE;
-
-/** Turns one member's failure into everybody's: when any member passes a failure, all return the one of the
- * lowest rank that failed, with its message. Collective. */
-lks_status lks__agree(lks_group *group, lks_status status) LKS_MUST_USE;
 
 #endif

@@ -95,7 +95,8 @@ typedef struct finding {
     char message[256];
     double sums[LKS__STEP_SUMS];
     int flag;
-    double norm2[N_TENSORS];
+    unsigned requests;
+    double norm2[N_TENSORS], absolute[N_TENSORS]; /* sums of squares and of absolute values */
     int64_t chunk_elems;
     bool consecutive;    /* blocks came in ascending order, aligned to their tensor's start */
     int64_t allocations; /* made by steps; threads: by any member */
@@ -107,6 +108,7 @@ typedef struct run {
     int size;
     int64_t leaves; /* per member */
     int steps;
+    int passes; /* of a step; 0: another number of them in every step */
     leaf_fn *leaf;
     empty_fn *empty;
     bool last_fails;      /* the last member asks for something that is refused */
@@ -127,7 +129,7 @@ static run *new_run(int size, int64_t leaves, leaf_fn *leaf)
 {
     run *r = shared_memory(sizeof *r);
     r->size = size, r->leaves = leaves, r->leaf = leaf;
-    r->steps = 1;
+    r->steps = r->passes = 1;
     r->empty = none_empty;
     return r;
 }
@@ -143,25 +145,32 @@ typedef struct walk {
     run *run;
     finding *found;
     int64_t end; /* of the last block */
+    int pass;    /* 0, 1, ... of the step */
 } walk;
 
-/* Copies the block; its contribution is a plain sum of squares, one after the other. */
-static double take_block(void *context, const lks__block *block)
+static void check_place(walk *w, const lks__block *block)
 {
-    walk *w = context;
     int64_t start = block->offset_elems - tensors[block->tensor].offset_elems;
     if (block->offset_elems < w->end || start % LKS__BLOCK_ELEMS != 0 || block->n_elems < 1 ||
         block->n_elems > LKS__BLOCK_ELEMS || start + block->n_elems > tensors[block->tensor].n_elems)
         w->found->consecutive = false;
     w->end = block->offset_elems + block->n_elems;
     w->found->chunk_elems += block->n_elems;
-    double norm2 = 0;
+}
+
+/* Takes the block, whose sign every pass turns round; contributes plain sums, one element after the other. */
+static void take_block(void *context, const lks__block *block, double values[LKS__BLOCK_VALUES])
+{
+    walk *w = context;
+    check_place(w, block);
     for (int64_t i = 0; i < block->n_elems; i++) {
-        w->run->result[block->offset_elems + i] = block->grad_sum[i];
+        float sum = w->pass % 2 ? -block->grad[i] : block->grad[i];
+        w->run->result[block->offset_elems + i] = sum;
         w->run->covered[block->offset_elems + i]++;
-        norm2 += (double)block->grad_sum[i] * (double)block->grad_sum[i];
+        values[0] += (double)sum * (double)sum;
+        values[1] += (w->pass + 1) * fabs((double)sum);
+        block->grad[i] = -block->grad[i];
     }
-    return norm2;
 }
 
 static void write_leaf(const run *r, int step, int leaf, float *arena)
@@ -181,19 +190,29 @@ static double naive_sum(int step, int k, int lo, int hi)
     return naive_sum(step, k, lo, lo + half) + naive_sum(step, k, lo + half, hi);
 }
 
-/* Integer data: every member can tell the step's flag, first sum and last tensor's norm by itself. */
-static bool step_is_right(const run *r, int step, const lks__step_io *io)
+static int passes_of(const run *r, int step)
 {
+    return r->passes > 0 ? r->passes : step % 4 + 1;
+}
+
+/* Integer data: every member can tell the step's flag, first sum and last tensor's norm by itself. */
+static bool step_is_right(const run *r, int step, const lks__step_io *io, const finding *found)
+{
+    unsigned requests = 0;
+    for (int rank = 0; rank < r->size; rank++)
+        requests |= 1u << ((step + rank) % 32);
     double sum = 0, last_elem = 0;
     for (int leaf = 0; leaf < r->size * r->leaves; leaf++) {
         sum += (double)integer_leaf(step, leaf, 0);
         last_elem += (double)integer_leaf(step, leaf, tensors[N_TENSORS - 1].offset_elems);
     }
-    return io->flag == step * MAX_SIZE + r->size - 1 && io->sums[0] == sum &&
-           io->tensor_norm2[N_TENSORS - 1] == last_elem * last_elem;
+    int passes = passes_of(r, step);
+    return io->flag == step * MAX_SIZE + r->size - 1 && io->requests == requests && io->sums[0] == sum &&
+           found->norm2[N_TENSORS - 1] == last_elem * last_elem &&
+           found->absolute[N_TENSORS - 1] == passes * fabs(last_elem);
 }
 
-static lks_status take_step(const run *r, lks__reducer *reducer, int rank, int step, lks__step_io *io)
+static lks_status do_leaves(const run *r, lks__reducer *reducer, int rank, int step, lks__step_io *io)
 {
     int first = rank * (int)r->leaves;
     for (int leaf = first; leaf < first + r->leaves; leaf++) {
@@ -204,6 +223,7 @@ static lks_status take_step(const run *r, lks__reducer *reducer, int rank, int s
     for (int k = 0; k < LKS__STEP_SUMS; k++)
         io->sums[k] = naive_sum(step, k, first, first + (int)r->leaves);
     io->flag = step * MAX_SIZE + rank;
+    io->requests = 1u << ((step + rank) % 32);
     if (r->check_each_step) {
         io->sums[0] = 0;
         for (int leaf = first; leaf < first + r->leaves; leaf++)
@@ -211,29 +231,45 @@ static lks_status take_step(const run *r, lks__reducer *reducer, int rank, int s
         if (hash((uint32_t)step, (uint32_t)rank, 3) % 4 == 0)
             sched_yield(); /* members come in ever other orders */
     }
-    return lks__reducer_step(reducer, io);
+    return lks__reducer_begin(reducer, io);
+}
+
+/* All passes of a step. */
+static lks_status do_passes(const run *r, lks__reducer *reducer, int step, walk *w)
+{
+    finding *found = w->found;
+    lks__pass pass = {take_block, w, true, {found->norm2, found->absolute}};
+    int passes = passes_of(r, step);
+    lks_status status = LKS_OK;
+    for (w->pass = 0; w->pass < passes && status == LKS_OK; w->pass++) {
+        w->end = found->chunk_elems = 0;
+        pass.keeps = w->pass < passes - 1;
+        status = lks__reducer_pass(reducer, &pass);
+    }
+    return status;
 }
 
 static lks_status take_steps(run *r, lks__reducer *reducer, int rank)
 {
     finding *found = &r->found[rank];
-    double norm2[N_TENSORS] = {0};
     walk w = {.run = r, .found = found};
-    lks__step_io io = {.block = take_block, .block_context = &w, .tensor_norm2 = norm2};
+    lks__step_io io = {{0}, 0, 0};
     int64_t allocations = lks__alloc_count();
     for (int step = 1; step <= r->steps; step++) {
-        w.end = found->chunk_elems = 0;
-        lks_status status = take_step(r, reducer, rank, step, &io);
+        lks_status status = do_leaves(r, reducer, rank, step, &io);
+        if (status == LKS_OK)
+            status = do_passes(r, reducer, step, &w);
         if (status != LKS_OK)
             return status;
-        if (r->check_each_step && found->wrong_step == 0 && !step_is_right(r, step, &io))
+        if (r->check_each_step && found->wrong_step == 0 && !step_is_right(r, step, &io, found))
             found->wrong_step = step;
     }
+    lks__reducer_times times = lks__reducer_get_times(reducer);
     found->allocations = lks__alloc_count() - allocations;
-    found->seconds = io.wait_s + io.reduce_s + io.block_s;
+    found->seconds = times.wait + times.reduce + times.block;
     found->flag = io.flag;
+    found->requests = io.requests;
     memcpy(found->sums, io.sums, sizeof io.sums);
-    memcpy(found->norm2, norm2, sizeof norm2);
     return LKS_OK;
 }
 
@@ -371,8 +407,18 @@ static void check_members_agree(const run *r)
         CHECK_INT(f->wrong_step, 0);
         assert_memory_equal(f->sums, r->found[0].sums, sizeof f->sums);
         assert_memory_equal(f->norm2, r->found[0].norm2, sizeof f->norm2);
+        assert_memory_equal(f->absolute, r->found[0].absolute, sizeof f->absolute);
+        CHECK_INT(f->requests, r->found[0].requests);
         assert_true(f->seconds > 0);
     }
+}
+
+static int n_walks(const run *r)
+{
+    int n = 0;
+    for (int step = 1; step <= r->steps; step++)
+        n += passes_of(r, step);
+    return n;
 }
 
 /* Each element is in one block of one member, and chunks differ from their share by at most half a block at
@@ -383,7 +429,7 @@ static void check_chunks(const run *r)
     for (int t = 0; t < N_TENSORS; t++) {
         total += tensors[t].n_elems;
         for (int64_t i = 0; i < tensors[t].n_elems; i++)
-            CHECK_INT(r->covered[tensors[t].offset_elems + i], r->steps);
+            CHECK_INT(r->covered[tensors[t].offset_elems + i], n_walks(r));
     }
     for (int rank = 0; rank < r->size; rank++)
         CHECK_NEAR(r->found[rank].chunk_elems, (double)total / r->size, LKS__BLOCK_ELEMS);
@@ -528,6 +574,7 @@ static void steps_follow_each_other(void **state)
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         run *r = new_run(shapes[i][0], shapes[i][1], integer_leaf);
         r->steps = 40;
+        r->passes = 0;
         r->check_each_step = true;
         run_threads(r);
         check_members_agree(r);
@@ -537,6 +584,19 @@ static void steps_follow_each_other(void **state)
     }
 }
 
+static void later_passes_find_what_earlier_ones_leave(void **state)
+{
+    (void)state;
+    for (int passes = 2; passes <= 4; passes++)
+        for (int s = 0; s < N_SIZES; s++) {
+            run *r = new_run(sizes[s], 2, ordered_leaf);
+            r->passes = passes;
+            run_threads(r);
+            check_run(r);
+            end_run(r);
+        }
+}
+
 static void processes_do_as_threads(void **state)
 {
     (void)state;
@@ -544,6 +604,7 @@ static void processes_do_as_threads(void **state)
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         run *r = new_run(shapes[i][0], shapes[i][1], ordered_leaf);
         r->steps = 3;
+        r->passes = 0;
         r->empty = some_empty;
         run_processes(r);
         check_run(r);
@@ -557,9 +618,8 @@ static void a_member_that_fails_alone_stops_the_others(void **state)
     run *r = new_run(3, 2, integer_leaf);
     r->last_fails = true;
     run_threads(r);
-    CHECK_INT(r->found[0].status, LKS_E_PEER);
-    CHECK_INT(r->found[1].status, LKS_E_PEER);
-    CHECK_INT(r->found[2].status, LKS_E_ARG);
+    for (int rank = 0; rank < r->size; rank++)
+        CHECK_INT(r->found[rank].status, LKS_E_ARG);
     end_run(r);
 }
 
@@ -573,6 +633,7 @@ int main(void)
         cmocka_unit_test(what_is_not_finite_stays_so),
         cmocka_unit_test(members_do_not_change_a_bit),
         cmocka_unit_test(steps_follow_each_other),
+        cmocka_unit_test(later_passes_find_what_earlier_ones_leave),
         cmocka_unit_test(processes_do_as_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -76,8 +76,14 @@ static void what_makes_no_sense_is_refused(void **state)
     CHECK_FAILS(lks__reducer_create(&config, &reducer), LKS_E_ARG, "tensor 1 of 6 elements at 95");
     config.tensors = (lks__span[]){{0, 10}, {95, 5}};
     CHECK_OK(lks__reducer_create(&config, &reducer));
+    CHECK_FAILS(lks__reducer_pass(reducer, &(lks__pass){0}), LKS_E_INTERNAL, "a pass outside of a step");
     lks__reducer_leaf_done(reducer, true);
-    CHECK_FAILS(lks__reducer_step(reducer, &(lks__step_io){0}), LKS_E_INTERNAL, "1 of 2 leaves done");
+    CHECK_FAILS(lks__reducer_begin(reducer, &(lks__step_io){{0}, 0, 0}), LKS_E_INTERNAL,
+                "1 of 2 leaves done");
+    lks__reducer_leaf_done(reducer, true);
+    CHECK_OK(lks__reducer_begin(reducer, &(lks__step_io){{0}, 0, 0}));
+    CHECK_OK(lks__reducer_pass(reducer, &(lks__pass){0}));
+    CHECK_FAILS(lks__reducer_pass(reducer, &(lks__pass){0}), LKS_E_INTERNAL, "a pass outside of a step");
     lks__reducer_destroy(reducer);
     lks__reducer_destroy(NULL);
     lks_group_destroy(group);

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "train/trainer.h"
+#include "comm/agree.h"
 
 typedef struct verdict {
     int32_t status;
