@@ -17,8 +17,9 @@ static const char *default_of(const lks__option *option)
 static void describe_default(const lks__option *option, char *out, size_t bytes)
 {
     snprintf(out, bytes, "%s", default_of(option));
-    if (option->adamw_default != NULL)
-        snprintf(out, bytes, "%s (adamw: %s)", default_of(option), option->adamw_default);
+    if (option->other_default != NULL)
+        snprintf(out, bytes, "%s (%s: %s)", default_of(option),
+                 lks__option_word("optimizer.kind", (int)option->other_kind), option->other_default);
 }
 
 /* Which kinds have the setting: "sgd", "adam, adamw"; "" for all, or when it does not depend on a choice. */

@@ -32,7 +32,16 @@
 #define WARMUPS(bits)    .of = "lr.warmup", .kinds = (bits)
 #define SCHEDULES(bits)  .of = "lr.schedule", .kinds = (bits)
 
-enum { SGD = 1u << LKS_SGD, ADAM = 1u << LKS_ADAM, ADAMW = 1u << LKS_ADAMW };
+#define DEFAULT_OF(kind, text) .other_kind = (kind), .other_default = (text)
+
+enum {
+    SGD = 1u << LKS_SGD,
+    ADAM = 1u << LKS_ADAM,
+    ADAMW = 1u << LKS_ADAMW,
+    LARS = 1u << LKS_LARS,
+    LAMB = 1u << LKS_LAMB,
+    EVERY_OPTIMIZER = SGD | ADAM | ADAMW | LARS | LAMB,
+};
 enum { GRADUAL = 1u << LKS_WARMUP_GRADUAL, CONSTANT = 1u << LKS_WARMUP_CONSTANT };
 enum {
     COSINE = 1u << LKS_SCHEDULE_COSINE,
@@ -48,8 +57,8 @@ static const lks__choice data_kinds[] = {{"mnist", LKS__DATA_MNIST}, {"idx", LKS
 static const lks__choice tails[] = {
     {"exact", LKS_TAIL_EXACT}, {"drop", LKS_TAIL_DROP}, {"pad", LKS_TAIL_PAD}, {NULL, 0}};
 static const lks__choice reductions[] = {{"mean", LKS_REDUCTION_MEAN}, {"sum", LKS_REDUCTION_SUM}, {NULL, 0}};
-static const lks__choice optimizers[] = {
-    {"sgd", LKS_SGD}, {"adam", LKS_ADAM}, {"adamw", LKS_ADAMW}, {NULL, 0}};
+static const lks__choice optimizers[] = {{"sgd", LKS_SGD},   {"adam", LKS_ADAM}, {"adamw", LKS_ADAMW},
+                                         {"lars", LKS_LARS}, {"lamb", LKS_LAMB}, {NULL, 0}};
 static const lks__choice rules[] = {{"none", LKS_LR_NONE}, {"linear", LKS_LR_LINEAR},
                                     {"sqrt", LKS_LR_SQRT}, {"adam-sqrt", LKS_LR_ADAM_SQRT},
                                     {"legw", LKS_LR_LEGW}, {NULL, 0}};
@@ -119,22 +128,32 @@ const lks__option lks__options[] = {
      .doc = "gradient of a step; mean: over all its samples; sum: the sum of the means of local batches"},
 
     {"optimizer.kind", CHOICE(optimizer.kind, optimizers), .default_text = "sgd",
-     .noun = "optimizer", .doc = "optimizer, with PyTorch's formulas"},
+     .noun = "optimizer",
+     .doc = "optimizer, with PyTorch's formulas; lars, lamb: those of You et al. 2017 and 2019, for very large batches"},
     {"optimizer.lr", FLOAT(base_lr), POSITIVE, .default_text = AS_TEXT(LKS__DEFAULT_LR),
      .doc = "base learning rate: the one that was tuned at lr.reference_batch"},
     {"optimizer.momentum", FLOAT(optimizer.momentum), FROM_0_BELOW_1, .default_text = "0",
-     OPTIMIZERS(SGD), .doc = "momentum, in PyTorch's form"},
+     DEFAULT_OF(LKS_LARS, "0.9"), OPTIMIZERS(SGD | LARS),
+     .doc = "momentum, in PyTorch's form: the rate stays outside the velocity"},
     {"optimizer.nesterov", BOOL(optimizer.nesterov), .default_text = "false",
      OPTIMIZERS(SGD), .doc = "Nesterov's momentum; needs optimizer.momentum > 0"},
     {"optimizer.weight_decay", FLOAT(optimizer.weight_decay), NOT_NEGATIVE, .default_text = "0",
-     .adamw_default = "0.01", OPTIMIZERS(SGD | ADAM | ADAMW),
-     .doc = "weight decay; added to the gradient (sgd, adam) or decoupled from it (adamw)"},
+     DEFAULT_OF(LKS_ADAMW, "0.01"), OPTIMIZERS(EVERY_OPTIMIZER),
+     .doc = "weight decay; added to the gradient (sgd, adam, lars), decoupled from it (adamw), or added to Adam's "
+            "direction before it is normalised (lamb)"},
     {"optimizer.beta1", FLOAT(optimizer.beta1), FROM_0_BELOW_1, .default_text = "0.9",
-     OPTIMIZERS(ADAM | ADAMW), .doc = "decay of the average of gradients"},
+     OPTIMIZERS(ADAM | ADAMW | LAMB), .doc = "decay of the average of gradients"},
     {"optimizer.beta2", FLOAT(optimizer.beta2), FROM_0_BELOW_1, .default_text = "0.999",
-     OPTIMIZERS(ADAM | ADAMW), .doc = "decay of the average of squared gradients"},
+     OPTIMIZERS(ADAM | ADAMW | LAMB), .doc = "decay of the average of squared gradients"},
     {"optimizer.epsilon", FLOAT(optimizer.epsilon), POSITIVE, .default_text = "1e-8",
-     OPTIMIZERS(ADAM | ADAMW), .doc = "added to the denominator"},
+     DEFAULT_OF(LKS_LAMB, "1e-6"), OPTIMIZERS(ADAM | ADAMW | LAMB), .doc = "added to the denominator"},
+    {"optimizer.trust_coefficient", FLOAT(optimizer.trust_coefficient), POSITIVE, .default_text = "0.001",
+     OPTIMIZERS(LARS),
+     .doc = "a tensor's update is its gradient x this x the norm of its weights / the norm of its gradient"},
+    {"optimizer.exclude_biases", BOOL(optimizer.exclude_biases), .default_text = "true",
+     OPTIMIZERS(EVERY_OPTIMIZER),
+     .doc = "tensors with fewer than two dimensions (biases, and scales and shifts of normalisations) get no weight "
+            "decay, and with lars and lamb no trust ratio"},
 
     {"lr.rule", CHOICE(lr_rule, rules), .default_text = "none",
      .doc = "how the learning rate follows the effective batch, kappa = batch.global / lr.reference_batch; "
@@ -229,7 +248,8 @@ bool lks__option_applies(const lks__option *option, const lks__settings *setting
 
 const char *lks__option_default(const lks__option *option, lks_optimizer_kind kind)
 {
-    return kind == LKS_ADAMW && option->adamw_default != NULL ? option->adamw_default : option->default_text;
+    return option->other_default != NULL && kind == option->other_kind ? option->other_default
+                                                                       : option->default_text;
 }
 
 /* The key that was probably meant: one that ends in ".<key>", else the nearest in spelling; NULL: none. */

@@ -40,9 +40,10 @@ typedef struct lks__option {
     size_t count_offset; /* LKS__OPTION_INT_LIST: of the number of elements */
     lks__range range;
     const lks__choice *choices;
-    const char *default_text;  /* NULL: not set */
-    const char *default_doc;   /* what help says when there is no default_text; NULL: "not set" */
-    const char *adamw_default; /* where it differs; NULL: as default_text */
+    const char *default_text;      /* NULL: not set */
+    const char *default_doc;       /* what help says when there is no default_text; NULL: "not set" */
+    const char *other_default;     /* that of one kind of optimizer; NULL: as default_text */
+    lks_optimizer_kind other_kind; /* whose it is */
     const char *of;   /* the choice whose kinds have settings of their own, of which this is one; NULL */
     unsigned kinds;   /* bits 1 << value: the values of that choice which have this setting */
     const char *noun; /* of such a choice: "optimizer" */

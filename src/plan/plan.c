@@ -411,9 +411,10 @@ static lks_status scale_beta(const char *name, const lks_plan *plan, double *bet
 static lks_status scale_adam(lks_plan *plan)
 {
     lks_optimizer_config *adam = &plan->optimizer;
-    if (adam->kind == LKS_SGD)
+    if (adam->kind != LKS_ADAM && adam->kind != LKS_ADAMW)
         return lks__fail(LKS_E_ARG,
-                         "rule adam-sqrt is for the optimizers adam and adamw; the optimizer is sgd");
+                         "rule adam-sqrt is for the optimizers adam and adamw; the optimizer is %s",
+                         lks__option_word("optimizer.kind", (int)adam->kind));
     lks_status status = scale_beta("beta1", plan, &adam->beta1);
     if (status == LKS_OK)
         status = scale_beta("beta2", plan, &adam->beta2);

@@ -23,7 +23,13 @@ static bool is_scaled_at_once(const lks_plan *plan)
 
 static bool is_adam_linear(const lks_plan *plan)
 {
-    return plan->optimizer.kind != LKS_SGD && plan->lr_rule == LKS_LR_LINEAR && plan->kappa != 1.0;
+    bool adam = plan->optimizer.kind == LKS_ADAM || plan->optimizer.kind == LKS_ADAMW;
+    return adam && plan->lr_rule == LKS_LR_LINEAR && plan->kappa != 1.0;
+}
+
+static bool is_lamb_linear(const lks_plan *plan)
+{
+    return plan->optimizer.kind == LKS_LAMB && plan->lr_rule == LKS_LR_LINEAR && plan->kappa != 1.0;
 }
 
 static bool is_warmup_endless(const lks_plan *plan)
@@ -76,6 +82,9 @@ static const struct {
     {is_adam_linear,
      "the rule linear is for SGD: Adam divides by the size of gradients, and its rate goes with the square "
      "root of the batch (Malladi et al. 2022; Granziol et al. 2020): lr.rule adam-sqrt or sqrt"},
+    {is_lamb_linear, "the rule linear is for SGD: LAMB gives every tensor's update a size of its own, and "
+                     "its authors scale the rate "
+                     "with the square root of the batch (You et al. 2019): lr.rule sqrt"},
     {is_never_full,
      "the effective batch is more than an epoch has samples: every step takes the few that there are"},
     {is_batch_huge,

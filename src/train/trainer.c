@@ -48,6 +48,9 @@ static lks_status check_config(const lks_trainer_config *c)
                          (long long)c->checkpoint_every_steps, (long long)c->checkpoint_keep);
     if (c->init_path != NULL && c->resume_path != NULL)
         return lks__fail(LKS_E_ARG, "a run begins with init_path or goes on from resume_path, not both");
+    if (c->optimizer.kind == LKS_LARS || c->optimizer.kind == LKS_LAMB)
+        return lks__fail(LKS_E_ARG, "training with the optimizer %s is not possible yet",
+                         c->optimizer.kind == LKS_LARS ? "lars" : "lamb");
     return lks_optimizer_config_check(&c->optimizer);
 }
 
@@ -174,8 +177,8 @@ static uint64_t hash_of_text(const char *text)
 static uint64_t hash_of_optimizer(const lks_optimizer_config *c)
 {
     char text[256];
-    snprintf(text, sizeof text, "%d %a %d %a %a %a %a", (int)c->kind, c->momentum, c->nesterov,
-             c->weight_decay, c->beta1, c->beta2, c->epsilon);
+    snprintf(text, sizeof text, "%d %a %d %a %a %a %a %a %d", (int)c->kind, c->momentum, c->nesterov,
+             c->weight_decay, c->beta1, c->beta2, c->epsilon, c->trust_coefficient, c->exclude_biases);
     return hash_of_text(text);
 }
 

@@ -52,6 +52,7 @@ static void read_settings(recording *r)
 {
     bool adam = strcmp(lks__safetensors_metadata(r->file, "optimizer"), "adam") == 0;
     r->optimizer = lks_optimizer_config_default(adam ? LKS_ADAM : LKS_SGD);
+    r->optimizer.exclude_biases = false; /* PyTorch decays every parameter of a group */
     r->optimizer.momentum = setting(r, "momentum", 0);
     r->optimizer.weight_decay = setting(r, "weight_decay", 0);
     r->optimizer.beta1 = setting(r, "beta1", r->optimizer.beta1);

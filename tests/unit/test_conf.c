@@ -110,16 +110,22 @@ static void optimizers_have_pytorchs_defaults(void **state)
     (void)state;
     static const struct {
         const char *kind, *weight_decay, *beta2, *momentum;
-    } cases[] = {{"sgd", "0", "", "0"}, {"adam", "0", "0.999", ""}, {"adamw", "0.01", "0.999", ""}};
+    } cases[] = {{"sgd", "0", "", "0"},
+                 {"adam", "0", "0.999", ""},
+                 {"adamw", "0.01", "0.999", ""},
+                 {"lars", "0", "", "0.9"}};
     lks_config *config = config_of(LEAST);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         CHECK_OK(lks_config_set(config, "optimizer.kind", cases[i].kind));
         assert_string_equal(lks_config_get(config, "optimizer.weight_decay"), cases[i].weight_decay);
         assert_string_equal(lks_config_get(config, "optimizer.beta2"), cases[i].beta2);
         assert_string_equal(lks_config_get(config, "optimizer.momentum"), cases[i].momentum);
         assert_string_equal(lks_config_get(config, "optimizer.lr"), "0.001");
         assert_true(lks__config_settings(config)->optimizer.epsilon == 1e-8);
+        assert_string_equal(lks_config_get(config, "optimizer.exclude_biases"), "true");
     }
+    CHECK_OK(lks_config_set(config, "optimizer.kind", "lamb"));
+    assert_string_equal(lks_config_get(config, "optimizer.epsilon"), "1.0e-06");
     lks_config_destroy(config);
 }
 

@@ -236,16 +236,19 @@ static void states_have_pytorchs_names(void **state)
     assert_string_equal(lks__optim_state_name(&config, 1), "exp_avg_sq");
 }
 
+/* Those of torch.optim, and for lars and lamb what the papers' programs use. */
 static void defaults_are_pytorchs(void **state)
 {
     (void)state;
-    for (lks_optimizer_kind kind = LKS_SGD; kind <= LKS_ADAMW; kind++) {
+    for (lks_optimizer_kind kind = LKS_SGD; kind <= LKS_LAMB; kind++) {
         lks_optimizer_config config = lks_optimizer_config_default(kind);
         CHECK_INT(config.kind, kind);
         CHECK_OK(lks_optimizer_config_check(&config));
-        assert_true(config.momentum == 0 && !config.nesterov);
+        assert_true(config.momentum == (kind == LKS_LARS ? 0.9 : 0.0) && !config.nesterov);
         assert_true(config.weight_decay == (kind == LKS_ADAMW ? 0.01 : 0.0));
-        assert_true(config.beta1 == 0.9 && config.beta2 == 0.999 && config.epsilon == 1e-8);
+        assert_true(config.beta1 == 0.9 && config.beta2 == 0.999);
+        assert_true(config.epsilon == (kind == LKS_LAMB ? 1e-6 : 1e-8));
+        assert_true(config.trust_coefficient == 0.001 && config.exclude_biases);
     }
 }
 
@@ -256,7 +259,7 @@ static void fields_out_of_range_are_refused(void **state)
         lks_optimizer_config config;
         const char *message;
     } bad[] = {
-        {{(lks_optimizer_kind)9}, "optimizer.kind is 9; one of sgd, adam, adamw is needed"},
+        {{(lks_optimizer_kind)9}, "optimizer.kind is 9; one of sgd, adam, adamw, lars, lamb is needed"},
         {{LKS_SGD, .momentum = 1.0}, "optimizer.momentum is 1; a number >= 0 and < 1 is needed"},
         {{LKS_SGD, .momentum = -0.1}, "optimizer.momentum is -0.1"},
         {{LKS_SGD, .momentum = NAN}, "optimizer.momentum is nan"},
@@ -266,11 +269,15 @@ static void fields_out_of_range_are_refused(void **state)
         {{LKS_ADAM, .beta1 = 1.0, .epsilon = 1}, "optimizer.beta1 is 1; a number >= 0 and < 1 is needed"},
         {{LKS_ADAMW, .beta2 = -1.0, .epsilon = 1}, "optimizer.beta2 is -1; a number >= 0 and < 1 is needed"},
         {{LKS_ADAM, .epsilon = 0.0}, "optimizer.epsilon is 0; a number > 0 is needed"},
+        {{LKS_LAMB, .epsilon = -1e-6}, "optimizer.epsilon is -1e-06; a number > 0 is needed"},
+        {{LKS_LARS, .momentum = 1.0, .trust_coefficient = 1},
+         "optimizer.momentum is 1; a number >= 0 and < 1"},
+        {{LKS_LARS, .trust_coefficient = 0.0}, "optimizer.trust_coefficient is 0; a number > 0 is needed"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         CHECK_FAILS(lks_optimizer_config_check(&bad[i].config), LKS_E_ARG, bad[i].message);
 
-    static const int unknown[] = {-1, 3, 32, 1 << 30};
+    static const int unknown[] = {-1, 5, 32, 1 << 30};
     for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
         lks_optimizer_config config = lks_optimizer_config_default((lks_optimizer_kind)unknown[i]);
         CHECK_FAILS(lks_optimizer_config_check(&config), LKS_E_ARG, "optimizer.kind is ");
