@@ -22,9 +22,7 @@ void progress_init(progress *p, FILE *out)
 
 void progress_print_plan(progress *p, const lks_plan *plan)
 {
-    p->total_steps = plan->total_steps;
-    p->steps_per_epoch = plan->steps_per_epoch;
-    p->epochs = plan->epochs;
+    p->plan = *plan;
     char *text;
     if (lks_plan_to_text(plan, &text) != LKS_OK) {
         fprintf(stderr, "lockstep: the plan can't be printed: %s\n", lks_error_message());
@@ -79,8 +77,7 @@ static int64_t seconds_left(const progress *p, const lks_train_progress *u)
 {
     if (!(u->samples_per_second > 0))
         return 0;
-    double samples_per_step = (double)u->samples / (double)u->step;
-    return (int64_t)((double)(p->total_steps - u->step) * samples_per_step / u->samples_per_second);
+    return (int64_t)((double)(p->plan.samples - u->samples) / u->samples_per_second);
 }
 
 /* The bar takes what the numbers leave of the line; where that is little, the count of steps goes, which the
@@ -90,19 +87,19 @@ static void draw_bar(progress *p, const lks_train_progress *u)
     char epoch[48], count[48], numbers[128], bar[BAR_CELLS + 3], rate[32], line[320];
     int64_t left = seconds_left(p, u);
     int room = terminal_columns() - 1, cells = room - 2;
-    cells -= snprintf(epoch, sizeof epoch, "epoch %" PRId64 "/%.0f ", u->epoch + 1, ceil(p->epochs));
+    cells -= snprintf(epoch, sizeof epoch, "epoch %" PRId64 "/%.0f ", u->epoch + 1, ceil(p->plan.epochs));
     cells -= snprintf(numbers, sizeof numbers,
                       "  loss %.4f  lr %.4g  %s samples/s  %" PRId64 ":%02" PRId64 " left", u->loss, u->lr,
                       grouped(u->samples_per_second, rate), left / 60, left % 60);
-    int count_length = snprintf(count, sizeof count, " %" PRId64 "/%" PRId64, u->step_in_epoch,
-                                p->steps_per_epoch);
+    int64_t steps = lks_plan_steps_in_epoch(&p->plan, u->epoch);
+    int count_length = snprintf(count, sizeof count, " %" PRId64 "/%" PRId64, u->step_in_epoch, steps);
     if (cells - count_length >= LEAST_CELLS)
         cells -= count_length;
     else
         count[0] = '\0';
     cells = cells < 0 ? 0 : cells > BAR_CELLS ? BAR_CELLS : cells;
-    snprintf(line, sizeof line, "%s%s%s%s", epoch, bar_of(u->step_in_epoch, p->steps_per_epoch, cells, bar),
-             count, numbers);
+    snprintf(line, sizeof line, "%s%s%s%s", epoch, bar_of(u->step_in_epoch, steps, cells, bar), count,
+             numbers);
     fprintf(stderr, "\r%.*s\033[K", room, line);
     fflush(stderr);
     p->line_open = true;
@@ -119,7 +116,8 @@ static void print_epoch(progress *p, const lks_train_progress *u)
 {
     char rate[32];
     progress_end(p);
-    fprintf(p->out, "epoch %" PRId64 "/%.0f  train loss %.4f", u->epoch + 1, ceil(p->epochs), u->train_loss);
+    fprintf(p->out, "epoch %" PRId64 "/%.0f  train loss %.4f", u->epoch + 1, ceil(p->plan.epochs),
+            u->train_loss);
     if (!isnan(u->test_accuracy))
         fprintf(p->out, "  test loss %.4f  test accuracy %.2f %%", u->test_loss, 100 * u->test_accuracy);
     fprintf(p->out, "  lr %.4g  %s samples/s\n", u->lr, grouped(u->samples_per_second, rate));
@@ -140,7 +138,7 @@ void progress_update(void *context, const lks_train_progress *update)
     if (p->terminal)
         draw_bar(p, update);
     else
-        print_line(update, p->total_steps);
+        print_line(update, p->plan.total_steps);
 }
 
 static void print_times(const lks_train_times *times)

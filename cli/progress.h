@@ -15,9 +15,7 @@ typedef struct progress {
     bool terminal;    /* stderr is one: a bar that moves; else a line every few seconds */
     bool line_open;   /* the bar stands on the screen's last line */
     int64_t drawn_ns; /* when it was drawn last */
-    int64_t total_steps;
-    int64_t steps_per_epoch;
-    double epochs;
+    lks_plan plan;
 } progress;
 
 void progress_init(progress *p, FILE *out);

@@ -66,6 +66,14 @@ typedef struct lks_schedule {
     int64_t n_milestones;                   /* multistep: >= 1 */
 } lks_schedule;
 
+/** Where a run goes on that had another plan before; all zeros for a run that begins. */
+typedef struct lks_plan_origin {
+    int64_t step;    /* steps taken before */
+    int64_t samples; /* seen before, repeats of `pad` included */
+    int64_t epoch;   /* 0-based; what is left of it comes first */
+    int64_t offset;  /* positions of that epoch's order that are used already; below n_samples */
+} lks_plan_origin;
+
 /** What a plan is computed from. 0 (or NaN, where said) means "not given". */
 typedef struct lks_plan_config {
     int64_t n_samples;    /* samples of the training set, after any limit; >= 1 */
@@ -78,7 +86,8 @@ typedef struct lks_plan_config {
     lks_tail tail;
     int64_t epochs; /* exactly one of epochs, steps, samples */
     int64_t steps;
-    int64_t samples; /* rounded up to a whole step */
+    int64_t samples;        /* rounded up to a whole step */
+    lks_plan_origin origin; /* the length counts from the start of the run, not from here */
     lks_reduction reduction;
     lks_optimizer_config optimizer; /* as tuned at the reference batch */
     double base_lr;                 /* > 0 */
@@ -109,8 +118,11 @@ typedef struct lks_plan {
     int64_t steps_per_epoch;
     int64_t total_steps;
     int64_t samples;           /* S: samples of the whole run, repeats of `pad` included */
-    double epochs;             /* samples / samples_per_epoch */
+    double epochs;             /* of the whole run; samples / samples_per_epoch where all epochs are equal */
     int64_t last_step_samples; /* samples in the last step of an epoch */
+    /* The run goes on from here: the numbers of an epoch above are those of the epochs after the origin's, of
+     * which the samples that are left are an epoch by themselves; totals count from the start of the run. */
+    lks_plan_origin origin;
     lks_reduction reduction;
     lks_optimizer_config optimizer; /* what the run trains with: scaled where the rule scales it */
     double base_lr;
@@ -151,8 +163,13 @@ LKS_API lks_status lks_plan_create_at(const lks_plan_config *config, int64_t wor
 /** The learning rate of the step that starts after `samples_seen` samples of the run. Pure. */
 LKS_API double lks_plan_lr(const lks_plan *plan, int64_t samples_seen);
 
-/** Samples of step `step` (0-based, within its epoch) - global_batch but for an epoch's last step. */
-LKS_API int64_t lks_plan_step_samples(const lks_plan *plan, int64_t step);
+/** Steps of an epoch (0-based) from the plan's origin on: steps_per_epoch after the origin's epoch, 0 before
+ * it. In the origin's: perhaps none, where `drop` leaves the rest out. */
+LKS_API int64_t lks_plan_steps_in_epoch(const lks_plan *plan, int64_t epoch);
+
+/** Samples of step `step` of an epoch (both 0-based; in the origin's epoch, counted from the origin) -
+ * global_batch but for an epoch's last step; 0 for a step that there is not. */
+LKS_API int64_t lks_plan_step_samples(const lks_plan *plan, int64_t epoch, int64_t step);
 
 /** The plan as a table for people. Ownership: the caller frees *out with free(). Returns: LKS_OK; LKS_E_ARG
  * for counts that lks_plan_create does not make; LKS_E_NOMEM. */

@@ -3,7 +3,8 @@
  *
  * The order of an epoch is bit for bit torch.randperm(N, generator=manual_seed(seed + epoch)) on the CPU.
  * Leaf k of step t takes positions t*B + j*K + k, j = 0 .. b-1; with one leaf per worker that is
- * DistributedSampler's split.
+ * DistributedSampler's split. A run that goes on within an epoch (lks_plan_origin) takes its first step from
+ * position `origin_offset` on; what is left of that epoch is like an epoch of its own, with its own tail.
  */
 #ifndef LOCKSTEP_SAMPLER_H
 #define LOCKSTEP_SAMPLER_H
@@ -27,6 +28,8 @@ typedef struct lks_sampler_config {
     lks_tail tail;
     bool shuffle; /* false: the order is 0 .. N - 1 */
     int64_t seed;
+    int64_t origin_epoch;  /* 0-based; earlier epochs have no steps */
+    int64_t origin_offset; /* positions of that epoch that were used before; below n_samples */
 } lks_sampler_config;
 
 /** The sampler of a plan; shuffles. */
@@ -35,6 +38,7 @@ LKS_API lks_sampler_config lks_sampler_config_from_plan(const lks_plan *plan, in
 LKS_API lks_status lks_sampler_create(const lks_sampler_config *config, lks_sampler **out) LKS_MUST_USE;
 LKS_API void lks_sampler_destroy(lks_sampler *sampler);
 
+/** Of an epoch after the origin's. */
 LKS_API int64_t lks_sampler_steps_per_epoch(const lks_sampler *sampler);
 
 /** The samples of a leaf: writes up to b indices and returns how many (0: an empty leaf, or a step past the

@@ -30,7 +30,7 @@ typedef struct lks_train_times {
 typedef struct lks_train_progress {
     int64_t step;              /* steps taken so far, 1 .. total_steps */
     int64_t epoch;             /* 0-based epoch of that step */
-    int64_t step_in_epoch;     /* 1 .. steps_per_epoch */
+    int64_t step_in_epoch;     /* 1 .. lks_plan_steps_in_epoch() */
     int64_t samples;           /* samples seen so far */
     double loss;               /* global mean over the step's samples */
     double lr;                 /* of that step */

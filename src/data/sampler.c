@@ -16,7 +16,7 @@ struct lks_sampler {
     lks_sampler_config config;
     int64_t global_batch; /* B */
     int64_t leaves;       /* K */
-    lks__epoch epoch;
+    lks__epochs epochs;
     int32_t *order;      /* [N]: of epoch order_epoch; NULL without shuffling */
     int64_t order_epoch; /* -1: none yet */
 };
@@ -31,6 +31,8 @@ lks_sampler_config lks_sampler_config_from_plan(const lks_plan *plan, int64_t se
         .tail = plan->tail,
         .shuffle = true,
         .seed = seed,
+        .origin_epoch = plan->origin.epoch,
+        .origin_offset = plan->origin.offset,
     };
 }
 
@@ -63,6 +65,13 @@ static lks_status check_config(const lks_sampler_config *config)
                          (long long)config->n_samples, N_SAMPLES_LIMIT);
     if (config->tail != LKS_TAIL_EXACT && config->tail != LKS_TAIL_DROP && config->tail != LKS_TAIL_PAD)
         return lks__fail(LKS_E_ARG, "sampler: tail %d is not exact, drop or pad", (int)config->tail);
+    if (config->origin_epoch < 0 || config->origin_offset < 0 || config->origin_offset >= config->n_samples)
+        return lks__fail(
+            LKS_E_ARG,
+            "sampler: position %lld of epoch %lld is no place to go on from; epochs count from 0, "
+            "and positions from 0 to %lld",
+            (long long)config->origin_offset, (long long)config->origin_epoch,
+            (long long)config->n_samples - 1);
     int64_t leaves, global_batch;
     if (__builtin_mul_overflow(config->world, config->accumulate, &leaves) ||
         __builtin_mul_overflow(leaves, config->local_batch, &global_batch) ||
@@ -86,7 +95,8 @@ lks_status lks_sampler_create(const lks_sampler_config *config, lks_sampler **ou
     sampler->config = *config;
     sampler->leaves = config->world * config->accumulate;
     sampler->global_batch = sampler->leaves * config->local_batch;
-    sampler->epoch = lks__epoch_make(config->n_samples, config->world, sampler->global_batch, config->tail);
+    sampler->epochs = lks__epochs_make(config->n_samples, config->world, sampler->global_batch, config->tail,
+                                       config->origin_epoch, config->origin_offset);
     sampler->order_epoch = -1;
     if (config->shuffle) {
         sampler->order = lks__alloc_array(config->n_samples, sizeof *sampler->order, LKS__MEM_DATA);
@@ -109,7 +119,7 @@ void lks_sampler_destroy(lks_sampler *sampler)
 
 int64_t lks_sampler_steps_per_epoch(const lks_sampler *sampler)
 {
-    return sampler->epoch.steps;
+    return sampler->epochs.whole.steps;
 }
 
 /* torch.randperm on the CPU, for fewer than N_SAMPLES_LIMIT elements: a Fisher-Yates shuffle from the front.
@@ -131,7 +141,8 @@ static void shuffle(int32_t *order, int64_t n, uint64_t seed)
 int64_t lks_sampler_leaf(lks_sampler *sampler, int64_t epoch, int64_t step, int64_t leaf, int64_t *indices)
 {
     const lks_sampler_config *config = &sampler->config;
-    if (epoch < 0 || step < 0 || step >= sampler->epoch.steps || leaf < 0 || leaf >= sampler->leaves)
+    lks__epoch in = lks__epochs_at(&sampler->epochs, epoch);
+    if (step < 0 || step >= in.steps || leaf < 0 || leaf >= sampler->leaves)
         return 0;
     if (config->shuffle && sampler->order_epoch != epoch) {
         shuffle(sampler->order, config->n_samples, (uint64_t)config->seed + (uint64_t)epoch);
@@ -140,8 +151,8 @@ int64_t lks_sampler_leaf(lks_sampler *sampler, int64_t epoch, int64_t step, int6
 
     int64_t count = 0;
     int64_t position = step * sampler->global_batch + leaf;
-    for (; count < config->local_batch && position < sampler->epoch.positions; position += sampler->leaves) {
-        int64_t sample = position % config->n_samples; /* beyond N the order starts again */
+    for (; count < config->local_batch && position < in.positions; position += sampler->leaves) {
+        int64_t sample = (in.offset + position) % config->n_samples; /* beyond N the order starts again */
         indices[count++] = config->shuffle ? sampler->order[sample] : sample;
     }
     return count;

@@ -22,3 +22,65 @@ lks__epoch lks__epoch_make(int64_t n_samples, int64_t world, int64_t global_batc
         epoch.last_step_samples = epoch.positions - (epoch.steps - 1) * global_batch;
     return epoch;
 }
+
+lks__epochs lks__epochs_make(int64_t n_samples, int64_t world, int64_t global_batch, lks_tail tail,
+                             int64_t origin_epoch, int64_t origin_offset)
+{
+    lks__epochs epochs = {
+        .whole = lks__epoch_make(n_samples, world, global_batch, tail),
+        .first = lks__epoch_make(n_samples - origin_offset, world, global_batch, tail),
+        .first_epoch = origin_epoch,
+    };
+    epochs.first.offset = origin_offset;
+    return epochs;
+}
+
+lks__epochs lks__plan_epochs(const lks_plan *plan)
+{
+    return lks__epochs_make(plan->n_samples, plan->world, plan->global_batch, plan->tail, plan->origin.epoch,
+                            plan->origin.offset);
+}
+
+lks__epoch lks__epochs_at(const lks__epochs *epochs, int64_t epoch)
+{
+    if (epoch < epochs->first_epoch)
+        return (lks__epoch){0};
+    return epoch == epochs->first_epoch ? epochs->first : epochs->whole;
+}
+
+int64_t lks__plan_epoch_at(const lks_plan *plan, int64_t samples_seen)
+{
+    lks__epochs epochs = lks__plan_epochs(plan);
+    int64_t after = samples_seen - plan->origin.samples; /* the origin */
+    if (after >= epochs.first.positions)
+        return epochs.first_epoch + 1 + (after - epochs.first.positions) / epochs.whole.positions;
+    int64_t reckoned = samples_seen / epochs.whole.positions;
+    return after >= 0 || reckoned > epochs.first_epoch ? epochs.first_epoch : reckoned;
+}
+
+double lks__plan_epochs_after(const lks_plan *plan, int64_t samples_seen)
+{
+    lks__epochs epochs = lks__plan_epochs(plan);
+    int64_t after = samples_seen - plan->origin.samples, left = after - epochs.first.positions;
+    if (plan->origin.step == 0)
+        return (double)samples_seen / (double)epochs.whole.positions;
+    if (left >= 0)
+        return (double)(epochs.first_epoch + 1) + (double)left / (double)epochs.whole.positions;
+    return (double)epochs.first_epoch +
+           (double)(epochs.first.offset + after) / (double)(epochs.first.offset + epochs.first.positions);
+}
+
+int64_t lks_plan_steps_in_epoch(const lks_plan *plan, int64_t epoch)
+{
+    lks__epochs epochs = lks__plan_epochs(plan);
+    return lks__epochs_at(&epochs, epoch).steps;
+}
+
+int64_t lks_plan_step_samples(const lks_plan *plan, int64_t epoch, int64_t step)
+{
+    lks__epochs epochs = lks__plan_epochs(plan);
+    lks__epoch in = lks__epochs_at(&epochs, epoch);
+    if (step < 0 || step >= in.steps)
+        return 0;
+    return step == in.steps - 1 ? in.last_step_samples : plan->global_batch;
+}

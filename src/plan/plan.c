@@ -35,16 +35,6 @@ lks_plan_config lks_plan_config_default(void)
 
 /* --- arithmetic --- */
 
-/* *out = a * b, if that is no larger than LIMIT. Both >= 0. */
-static bool multiply(int64_t a, int64_t b, int64_t *out)
-{
-    int64_t product;
-    if (__builtin_mul_overflow(a, b, &product) || product > LIMIT)
-        return false;
-    *out = product;
-    return true;
-}
-
 enum { LIST_BYTES = 160 };
 
 /* "1, 2 and 4" */
@@ -80,6 +70,23 @@ static lks_status check_counts(const lks_plan_config *c)
             return lks__fail(LKS_E_ARG, "%s is %lld; an integer from 1 to %lld is needed", counts[i].name,
                              (ll)counts[i].value, (ll)LIMIT);
     return LKS_OK;
+}
+
+/* A step has a sample at least, and an epoch a step. */
+static lks_status check_origin(const lks_plan_config *c)
+{
+    const lks_plan_origin *o = &c->origin;
+    bool begins = o->step == 0 && o->samples == 0 && o->epoch == 0 && o->offset == 0;
+    bool goes_on = 0 < o->step && o->step <= o->samples && o->samples <= LIMIT && 0 <= o->epoch &&
+                   0 <= o->offset && o->offset < c->n_samples && o->epoch <= o->step &&
+                   o->offset <= o->samples && o->epoch + o->offset > 0;
+    if (begins || goes_on)
+        return LKS_OK;
+    return lks__fail(
+        LKS_E_ARG,
+        "step %lld, sample %lld, position %lld of epoch %lld is no place where a run on %lld samples "
+        "can go on",
+        (ll)o->step, (ll)o->samples, (ll)o->offset, (ll)o->epoch, (ll)c->n_samples);
 }
 
 static lks_status check_choices(const lks_plan_config *c)
@@ -136,6 +143,8 @@ static lks_status check_numbers(const lks_plan_config *c, lks_plan *plan)
 {
     lks_status status = check_counts(c);
     if (status == LKS_OK)
+        status = check_origin(c);
+    if (status == LKS_OK)
         status = check_choices(c);
     if (status == LKS_OK)
         status = check_schedule(&c->schedule);
@@ -149,6 +158,7 @@ static lks_status check_numbers(const lks_plan_config *c, lks_plan *plan)
         return lks__fail(LKS_E_ARG, "the warm-up is %g epochs; a number >= 0 is needed", c->warmup_epochs);
     plan->n_samples = c->n_samples;
     plan->tail = c->tail;
+    plan->origin = c->origin;
     plan->reduction = c->reduction;
     return LKS_OK;
 }
@@ -222,8 +232,8 @@ static lks_status batch_from_local(const lks_plan_config *c, lks_plan *plan)
     int64_t workers_batch;
     plan->local_batch = c->local_batch;
     plan->accumulate = c->accumulate > 0 ? c->accumulate : 1;
-    if (!multiply(plan->local_batch, plan->world, &workers_batch) ||
-        !multiply(workers_batch, plan->accumulate, &plan->global_batch))
+    if (!lks__multiply(plan->local_batch, plan->world, &workers_batch) ||
+        !lks__multiply(workers_batch, plan->accumulate, &plan->global_batch))
         return batch_too_large(c, plan);
     return LKS_OK;
 }
@@ -235,7 +245,7 @@ static lks_status batch_from_global(const lks_plan_config *c, lks_plan *plan)
     plan->accumulate = c->accumulate > 0 ? c->accumulate : 1;
     plan->global_batch = c->global_batch;
     int64_t passes;
-    if (!multiply(plan->world, plan->accumulate, &passes))
+    if (!lks__multiply(plan->world, plan->accumulate, &passes))
         return lks__fail(LKS_E_ARG, "%lld worker%s x %lld accumulation step%s is more than %lld",
                          (ll)plan->world, lks__plural(plan->world), (ll)plan->accumulate,
                          lks__plural(plan->accumulate), (ll)LIMIT);
@@ -256,7 +266,7 @@ static lks_status batch_from_both(const lks_plan_config *c, lks_plan *plan)
 {
     char fitting[LIST_BYTES];
     int64_t workers_batch;
-    if (!multiply(c->local_batch, plan->world, &workers_batch))
+    if (!lks__multiply(c->local_batch, plan->world, &workers_batch))
         return batch_too_large(c, plan);
     plan->local_batch = c->local_batch;
     plan->global_batch = c->global_batch;
@@ -298,75 +308,7 @@ static lks_status plan_batch(const lks_plan_config *c, lks_plan *plan)
     return LKS_OK;
 }
 
-/* --- stage 4: an epoch --- */
-
-static lks_status plan_epoch(const lks_plan_config *c, lks_plan *plan)
-{
-    (void)c;
-    lks__epoch epoch = lks__epoch_make(plan->n_samples, plan->world, plan->global_batch, plan->tail);
-    if (epoch.steps == 0)
-        return lks__fail(LKS_E_ARG,
-                         "no step would be taken: tail drop keeps whole steps only, and the effective batch "
-                         "%lld is more than the training set has samples (%lld)",
-                         (ll)plan->global_batch, (ll)plan->n_samples);
-    plan->samples_per_epoch = epoch.positions;
-    plan->steps_per_epoch = epoch.steps;
-    plan->last_step_samples = epoch.last_step_samples;
-    return LKS_OK;
-}
-
-/* --- stage 5: the run --- */
-
-static lks_status run_too_long(int64_t length, const char *unit)
-{
-    return lks__fail(LKS_E_ARG, "%lld %s are too many: the run would have more than %lld samples", (ll)length,
-                     unit, (ll)LIMIT);
-}
-
-static lks_status run_of_epochs(int64_t epochs, lks_plan *plan)
-{
-    if (!multiply(epochs, plan->samples_per_epoch, &plan->samples))
-        return run_too_long(epochs, "epochs");
-    plan->total_steps = epochs * plan->steps_per_epoch; /* no more than samples */
-    return LKS_OK;
-}
-
-static lks_status run_of_steps(int64_t steps, lks_plan *plan)
-{
-    int64_t whole_epochs;
-    if (!multiply(steps / plan->steps_per_epoch, plan->samples_per_epoch, &whole_epochs))
-        return run_too_long(steps, "steps");
-    plan->total_steps = steps;
-    /* an epoch's last step is its only short one */
-    plan->samples = whole_epochs + steps % plan->steps_per_epoch * plan->global_batch;
-    return LKS_OK;
-}
-
-static lks_status run_of_samples(int64_t samples, lks_plan *plan)
-{
-    int64_t rest = samples % plan->samples_per_epoch;
-    return run_of_steps(samples / plan->samples_per_epoch * plan->steps_per_epoch +
-                            lks__divide_up(rest, plan->global_batch),
-                        plan);
-}
-
-static lks_status plan_length(const lks_plan_config *c, lks_plan *plan)
-{
-    if ((c->epochs > 0) + (c->steps > 0) + (c->samples > 0) != 1)
-        return lks__fail(LKS_E_ARG,
-                         "the length of the run must be given by one of epochs, steps and samples");
-    lks_status status;
-    if (c->epochs > 0)
-        status = run_of_epochs(c->epochs, plan);
-    else if (c->steps > 0)
-        status = run_of_steps(c->steps, plan);
-    else
-        status = run_of_samples(c->samples, plan);
-    plan->epochs = (double)plan->samples / (double)plan->samples_per_epoch;
-    return status;
-}
-
-/* --- stage 6: the learning rate --- */
+/* --- stage 6, after epoch and length (plan_length.c): the learning rate --- */
 
 static double unscaled(double kappa)
 {
@@ -473,7 +415,7 @@ static lks_status plan_warmup(const lks_plan_config *c, lks_plan *plan)
 /* --- all together --- */
 
 static lks_status (*const stages[])(const lks_plan_config *config, lks_plan *plan) = {
-    check_numbers, plan_world, plan_batch, plan_epoch, plan_length, plan_lr, plan_warmup,
+    check_numbers, plan_world, plan_batch, lks__plan_epoch, lks__plan_length, plan_lr, plan_warmup,
 };
 
 lks_status lks_plan_create(const lks_plan_config *config, lks_plan *out)
@@ -499,6 +441,7 @@ static lks_status plan_again(const lks_plan *plan, lks_plan *out)
         .accumulate = plan->accumulate,
         .tail = plan->tail,
         .steps = plan->total_steps,
+        .origin = plan->origin,
         .reduction = plan->reduction,
         .optimizer = plan->optimizer,
         .base_lr = plan->base_lr,
@@ -541,11 +484,4 @@ lks_status lks__plan_check(const lks_plan *plan)
                              "the plan is none of lks_plan_create: %s is %lld; %lld follows from the others",
                              counts[i].name, (ll)counts[i].value, (ll)counts[i].wanted);
     return LKS_OK;
-}
-
-int64_t lks_plan_step_samples(const lks_plan *plan, int64_t step)
-{
-    if (step < 0 || step >= plan->steps_per_epoch)
-        return 0;
-    return step == plan->steps_per_epoch - 1 ? plan->last_step_samples : plan->global_batch;
 }

@@ -20,6 +20,9 @@ lks_status lks__plan_add_json(const lks_plan *plan, struct json_t *object) LKS_M
  * Returns: LKS_OK; LKS_E_NOMEM (*out NULL). */
 lks_status lks__json_to_text(const struct json_t *object, char **out) LKS_MUST_USE;
 
+/** The origin of the plan of `json` (lks_plan_to_json). Returns: LKS_OK; LKS_E_FORMAT. */
+lks_status lks__plan_origin_from_json(const char *json, lks_plan_origin *out) LKS_MUST_USE;
+
 /** Whether a plan is that of `json` (lks_plan_to_json) but for the number of processes. Returns: LKS_OK;
  * LKS_E_ARG with the first key that differs; LKS_E_FORMAT; LKS_E_NOMEM. */
 lks_status lks__plan_check_same(const lks_plan *plan, const char *json) LKS_MUST_USE;

@@ -43,6 +43,15 @@ static json_t *milestones(const lks_schedule *schedule)
     return list;
 }
 
+/* null for a run that begins */
+static json_t *origin(const lks_plan_origin *o)
+{
+    if (o->step == 0)
+        return json_null();
+    return json_pack("{s:I, s:I, s:I, s:I}", "step", (json_int_t)o->step, "samples", (json_int_t)o->samples,
+                     "epoch", (json_int_t)o->epoch, "offset", (json_int_t)o->offset);
+}
+
 static json_t *warnings(const lks_plan *plan)
 {
     json_t *list = json_array();
@@ -75,6 +84,7 @@ lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
         {"total_epochs", json_real(plan->epochs)},
         {"total_steps", number(plan->total_steps)},
         {"samples", number(plan->samples)},
+        {"origin", origin(&plan->origin)},
         {"reduction", word("reduction", (int)plan->reduction)},
         {"beta1", if_used(plan, "optimizer.beta1", json_real(plan->optimizer.beta1))},
         {"beta2", if_used(plan, "optimizer.beta2", json_real(plan->optimizer.beta2))},
@@ -130,6 +140,19 @@ static bool is_of_processes(const char *key)
         if (strcmp(key, keys[i]) == 0)
             return true;
     return false;
+}
+
+lks_status lks__plan_origin_from_json(const char *json, lks_plan_origin *out)
+{
+    json_t *plan = json_loads(json, 0, NULL), *of = json_object_get(plan, "origin");
+    json_int_t step = 0, samples = 0, epoch = 0, offset = 0;
+    bool read = json_is_null(of) || json_unpack(of, "{s:I, s:I, s:I, s:I}", "step", &step, "samples",
+                                                &samples, "epoch", &epoch, "offset", &offset) == 0;
+    json_decref(plan);
+    if (!read)
+        return lks__fail(LKS_E_FORMAT, "the plan does not say where it goes on");
+    *out = (lks_plan_origin){step, samples, epoch, offset};
+    return LKS_OK;
 }
 
 static lks_status compare_member(const char *key, const json_t *ours, const json_t *theirs)

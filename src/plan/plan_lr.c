@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "plan/epoch.h"
+
 static const double pi = 3.14159265358979323846;
 
 /* Where a run stands. */
@@ -93,6 +95,6 @@ double lks_plan_lr(const lks_plan *plan, int64_t samples_seen)
     if (s < plan->warmup_samples)
         return warmup_rate(plan, s);
     double progress = after > 0 ? (s - plan->warmup_samples) / after : 1.0;
-    moment at = {.progress = progress < 1.0 ? progress : 1.0, .epoch = seen / plan->samples_per_epoch};
+    moment at = {.progress = progress < 1.0 ? progress : 1.0, .epoch = lks__plan_epoch_at(plan, seen)};
     return plan->scaled_lr * schedules[plan->schedule.kind](&plan->schedule, at);
 }

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "conf/options.h"
+#include "plan/epoch.h"
 #include "plan/plan_check.h"
 #include "plan/plan_warnings.h"
 
@@ -93,21 +94,47 @@ static void add_epoch(table *t, const lks_plan *p)
             p->last_step_samples < p->global_batch ? ": those that are left" : "");
 }
 
+/* Where the run goes on, and what is left of that epoch. */
+static void add_origin(table *t, const lks_plan *p)
+{
+    char v[VALUE_BYTES];
+    const lks_plan_origin *o = &p->origin;
+    lks__epochs epochs = lks__plan_epochs(p);
+    ll left = (ll)(p->n_samples - o->offset);
+    add_row(t, "steps taken before", count(o->step, v), "with %lld sample%s", (ll)o->samples,
+            lks__plural(o->samples));
+    add_row(t, "left of the epoch", count(epochs.first.steps, v),
+            "step%s = %s(%lld / %lld), to the end of epoch %lld", lks__plural(epochs.first.steps),
+            p->tail == LKS_TAIL_DROP ? "floor" : "ceil", left, (ll)p->global_batch, (ll)o->epoch + 1);
+}
+
+/* "= 50 x 3 epochs", "= 70 + 12 + 50 x 3 epochs": what was before, what is left of that epoch, and the
+ * others. */
+static void add_total(table *t, const char *label, int64_t total, int64_t before, int64_t left, int64_t each)
+{
+    char v[VALUE_BYTES], sum[2 * VALUE_BYTES] = "";
+    int64_t epochs = (total - before - left) / each;
+    if (before > 0)
+        snprintf(sum, sizeof sum, "%lld + %lld + ", (ll)before, (ll)left);
+    else
+        epochs++; /* the first one is as whole as the others */
+    add_row(t, label, count(total, v), "= %s%lld x %lld epoch%s", sum, (ll)each, (ll)epochs,
+            lks__plural(epochs));
+}
+
 static void add_length(table *t, const lks_plan *p)
 {
-    char steps[VALUE_BYTES], samples[VALUE_BYTES];
-    count(p->total_steps, steps);
-    count(p->samples, samples);
-    if (p->samples % p->samples_per_epoch != 0) {
-        add_row(t, "total steps", steps, "= %.4g epochs", p->epochs);
-        add_row(t, "total samples", samples, "%s", "");
+    char v[VALUE_BYTES];
+    lks__epochs epochs = lks__plan_epochs(p);
+    int64_t later = p->samples - p->origin.samples - epochs.first.positions; /* than the first epoch */
+    if (later < 0 || later % p->samples_per_epoch != 0) {
+        add_row(t, "total steps", count(p->total_steps, v), "= %.4g epochs", p->epochs);
+        add_row(t, "total samples", count(p->samples, v), "%s", "");
         return;
     }
-    int64_t epochs = p->samples / p->samples_per_epoch;
-    add_row(t, "total steps", steps, "= %lld x %lld epoch%s", (ll)p->steps_per_epoch, (ll)epochs,
-            lks__plural(epochs));
-    add_row(t, "total samples", samples, "= %lld x %lld epoch%s", (ll)p->samples_per_epoch, (ll)epochs,
-            lks__plural(epochs));
+    add_total(t, "total steps", p->total_steps, p->origin.step, epochs.first.steps, p->steps_per_epoch);
+    add_total(t, "total samples", p->samples, p->origin.samples, epochs.first.positions,
+              p->samples_per_epoch);
 }
 
 static void add_scaled_rate(table *t, const lks_plan *p)
@@ -247,6 +274,8 @@ lks_status lks_plan_to_text(const lks_plan *plan, char **out)
     add_batch(&t, plan);
     add_gap(&t);
     add_epoch(&t, plan);
+    if (plan->origin.step > 0)
+        add_origin(&t, plan);
     add_length(&t, plan);
     add_gap(&t);
     add_rate(&t, plan);

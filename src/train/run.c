@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/machine.h"
+#include "plan/epoch.h"
 #include "train/trainer.h"
 
 /* How far a run is, and what the epoch has added up. */
@@ -148,6 +149,11 @@ static lks_status end_epoch(lks_trainer *t, run *r, const lks__step_result *step
     return log_epoch(t, r, &progress);
 }
 
+static bool is_epoch_over(const lks_plan *plan, const lks__position *position)
+{
+    return position->step_in_epoch >= lks_plan_steps_in_epoch(plan, position->epoch);
+}
+
 static void begin_next_epoch(run *r)
 {
     r->position.epoch++;
@@ -205,7 +211,7 @@ static lks_status take_up(lks_trainer *t, run *r)
     if (t->start.step == 0)
         return LKS_OK;
     r->result.train_loss = r->position.epoch_loss_sum / (double)r->position.epoch_samples;
-    if (r->position.step_in_epoch < t->config.plan->steps_per_epoch)
+    if (!is_epoch_over(t->config.plan, &r->position))
         return LKS_OK;
     /* of that step itself nothing is known any more */
     lks__step_result step = {.samples = 1, .loss_sum = NAN, .lr = NAN};
@@ -223,7 +229,7 @@ static lks_status run_steps(lks_trainer *t, run *r)
         if (status != LKS_OK)
             return status;
         bool stopped = r->result.stop_signal != 0;
-        bool whole = r->position.step_in_epoch == plan->steps_per_epoch;
+        bool whole = is_epoch_over(plan, &r->position);
         bool last = r->position.step == plan->total_steps || stopped;
         if ((stopped || is_checkpoint_due(t, &r->position)) &&
             (status = lks__agree(t->config.group, save_checkpoint(t, r))) != LKS_OK)
@@ -247,7 +253,7 @@ static lks_status finish(lks_trainer *t, run *r)
     for (int i = 0; i < lks__network_n_params(t->network); i++)
         result->parameters += lks__network_param(t->network, i)->n_elems;
     result->steps = r->position.step;
-    result->epochs = (double)r->position.samples / (double)t->config.plan->samples_per_epoch;
+    result->epochs = lks__plan_epochs_after(t->config.plan, r->position.samples);
     result->samples_per_second = r->step_seconds > 0
                                      ? (double)(r->position.samples - t->start.samples) / r->step_seconds
                                      : 0.0;

@@ -97,9 +97,10 @@ lks_status lks__train_step(lks_trainer *t, const lks__position *position, bool w
                            lks__step_result *out)
 {
     const lks_plan *plan = t->config.plan;
-    lks__step_result result = {.samples = lks_plan_step_samples(plan, position->step_in_epoch),
-                               .lr = lks_plan_lr(plan, position->samples),
-                               .grad_norm = NAN};
+    lks__step_result result = {
+        .samples = lks_plan_step_samples(plan, position->epoch, position->step_in_epoch),
+        .lr = lks_plan_lr(plan, position->samples),
+        .grad_norm = NAN};
 
     int64_t m = plan->leaves_per_process;
     for (int64_t i = 0; i < m; i++) {

@@ -83,8 +83,10 @@ static void add_batch(int64_t *batches, int *n, int64_t size)
 static lks_status compile(lks_trainer *t)
 {
     const lks_plan *plan = t->config.plan;
-    int64_t batches[4], n_test = 0;
+    int64_t batches[6], n_test = 0;
     int n = 0;
+    const lks__epochs epochs = lks__plan_epochs(plan);
+    const int64_t last_steps[] = {epochs.whole.last_step_samples, epochs.first.last_step_samples};
     if (t->config.test_set != NULL) {
         lks_dataset_info info;
         lks_dataset_get_info(t->config.test_set, &info);
@@ -92,9 +94,11 @@ static lks_status compile(lks_trainer *t)
     }
     if (plan->steps_per_epoch > 1 || n_test >= plan->local_batch)
         add_batch(batches, &n, plan->local_batch);
-    /* leaves of an epoch's last step, and the last leaf of the test set */
-    add_batch(batches, &n, lks__divide_up(plan->last_step_samples, plan->leaves));
-    add_batch(batches, &n, plan->last_step_samples / plan->leaves);
+    /* leaves of the last steps of epochs, and the last leaf of the test set */
+    for (int i = 0; i < 2; i++) {
+        add_batch(batches, &n, lks__divide_up(last_steps[i], plan->leaves));
+        add_batch(batches, &n, last_steps[i] / plan->leaves);
+    }
     add_batch(batches, &n, n_test % plan->local_batch);
     lks__network_config config = {
         .graph = t->config.graph, .n_batches = n, .batches = batches, .threads = t->config.threads};

@@ -47,10 +47,10 @@ static void a_thousand_samples_on_two_workers(void **state)
     CHECK_INT(plan.steps_per_epoch, 16); /* 15 * 64 = 960 */
     CHECK_INT(plan.total_steps, 32);
     CHECK_INT(plan.last_step_samples, 40);
-    CHECK_INT(lks_plan_step_samples(&plan, 0), 64);
-    CHECK_INT(lks_plan_step_samples(&plan, 15), 40);
-    CHECK_INT(lks_plan_step_samples(&plan, 16), 0);
-    CHECK_INT(lks_plan_step_samples(&plan, -1), 0);
+    CHECK_INT(lks_plan_step_samples(&plan, 0, 0), 64);
+    CHECK_INT(lks_plan_step_samples(&plan, 0, 15), 40);
+    CHECK_INT(lks_plan_step_samples(&plan, 0, 16), 0);
+    CHECK_INT(lks_plan_step_samples(&plan, 0, -1), 0);
 
     c.tail = LKS_TAIL_DROP;
     plan = plan_of(c);
