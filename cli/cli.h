@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <lockstep/config.h>
 #include <lockstep/export.h>
@@ -32,8 +33,11 @@ typedef struct cli_args {
     bool curve;
     bool overwrite;
     bool resume;
-    const char *init;   /* --init FILE; NULL: not given */
-    const char *output; /* --output DIR; NULL: not given */
+    const char *init;      /* --init FILE; NULL: not given */
+    const char *output;    /* --output DIR; NULL: not given */
+    int max_restarts;      /* --max-restarts K; 0: not given */
+    int restart_processes; /* --restart-processes M; 0: not given */
+    int64_t max_seconds;   /* --max-time DURATION; 0: not given */
     int n_files;
     const char *files[CLI_MAX_FILES]; /* of a command that takes files */
     int n_overrides;
@@ -45,6 +49,7 @@ typedef enum cli_flag_kind {
     CLI_SWITCH, /* bool: takes no value */
     CLI_TEXT,   /* const char * */
     CLI_COUNT,  /* int, >= 1 */
+    CLI_TIME,   /* int64_t: seconds, >= 1 */
 } cli_flag_kind;
 
 typedef struct cli_flag {
@@ -60,6 +65,10 @@ typedef struct cli_flag {
 #define CLI_FLAG_PROCESSES(doc)                                                                              \
     {                                                                                                        \
         "--processes", "-n", "N", doc, CLI_COUNT, offsetof(cli_args, processes)                              \
+    }
+#define CLI_FLAG_MAX_RESTARTS(doc)                                                                           \
+    {                                                                                                        \
+        "--max-restarts", NULL, "K", doc, CLI_COUNT, offsetof(cli_args, max_restarts)                        \
     }
 #define CLI_FLAG_JSON                                                                                        \
     {                                                                                                        \
@@ -80,6 +89,12 @@ typedef struct cli_syntax {
 /** Parses a command line. Returns true to go on; false when all is said (--help, a mistake): end with
  *  *exit_code. */
 bool cli_parse(const cli_syntax *syntax, int argc, char **argv, cli_args *out, int *exit_code);
+
+/** The arguments of a command line that cli_parse has taken, as they were given, for a process that is to do
+ * the same. without: names of flags that are left out, NULL-terminated. out: [argc], borrowed from argv.
+ * Returns how many. */
+int cli_pass_on(const cli_syntax *syntax, int argc, char **argv, const char *const *without,
+                const char **out);
 
 /** Loads the config with its overrides; --output DIR is output=DIR and comes last. The caller destroys *out.
  */

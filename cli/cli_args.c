@@ -21,6 +21,8 @@ typedef struct parser {
     cli_args args;
 } parser;
 
+#define CLI_MOST_SECONDS INT64_C(1000000000) /* 31 years; no count of a unit overflows below it */
+
 enum { PARSE_ON = -1 }; /* what a parsing step returns to go on; else an exit code */
 
 int cli_fail(lks_status status)
@@ -147,6 +149,48 @@ static int set_count(const cli_syntax *syntax, const cli_flag *flag, const char 
     return PARSE_ON;
 }
 
+static const struct {
+    char unit;
+    int64_t seconds;
+} time_units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+
+/* "90", "90s", "30m", "2h", "7d". Returns the seconds; 0: it is not such a time. */
+static int64_t seconds_of_unit(const char *text)
+{
+    char number[24];
+    size_t length = strspn(text, "0123456789");
+    int64_t count, unit = text[length] == '\0';
+    for (size_t i = 0; i < sizeof time_units / sizeof time_units[0]; i++)
+        if (text[length] == time_units[i].unit && text[length + 1] == '\0')
+            unit = time_units[i].seconds;
+    snprintf(number, sizeof number, "%.*s", (int)length, text);
+    bool usable = length < sizeof number && lks__parse_i64(number, &count) && count <= CLI_MOST_SECONDS;
+    return usable ? count * unit : 0;
+}
+
+/* "1:30:00". Returns the seconds; 0: it is not such a time. */
+static int64_t seconds_of_clock(const char *text)
+{
+    int hours, minutes, seconds, end = -1;
+    size_t length = strspn(text, "0123456789");
+    bool usable = length >= 1 && length <= 6 && strspn(text, "0123456789:") == strlen(text) &&
+                  sscanf(text, "%6d:%2d:%2d%n", &hours, &minutes, &seconds, &end) == 3 &&
+                  end == (int)strlen(text) && end == (int)length + 6 && minutes < 60 && seconds < 60;
+    return usable ? (hours * INT64_C(60) + minutes) * 60 + seconds : 0;
+}
+
+static int set_time(const cli_syntax *syntax, const cli_flag *flag, const char *value, int64_t *out)
+{
+    int64_t seconds = seconds_of_unit(value);
+    if (seconds == 0)
+        seconds = seconds_of_clock(value);
+    if (seconds < 1 || seconds > CLI_MOST_SECONDS)
+        return cli_bad_input("%s: %s is \"%s\"; a time is needed: 90, 90s, 30m, 2h, 7d or 1:30:00",
+                             syntax->command, flag->name, value);
+    *out = seconds;
+    return PARSE_ON;
+}
+
 static int set_flag(parser *p, const cli_flag *flag, const char *value)
 {
     void *field = (char *)&p->args + flag->offset;
@@ -157,6 +201,8 @@ static int set_flag(parser *p, const cli_flag *flag, const char *value)
     case CLI_TEXT:
         *(const char **)field = value;
         return PARSE_ON;
+    case CLI_TIME:
+        return set_time(p->syntax, flag, value, field);
     case CLI_COUNT:
         break;
     }
@@ -213,10 +259,16 @@ static int parse_operand(parser *p)
     return PARSE_ON;
 }
 
+/* Whether an argument is a flag, as long as flags have not ended. */
+static bool is_flag(const char *given)
+{
+    return given[0] == '-' && given[1] != '\0';
+}
+
 static int parse_argument(parser *p)
 {
     const char *given = p->argv[p->next];
-    if (p->flags_ended || given[0] != '-' || given[1] == '\0')
+    if (p->flags_ended || !is_flag(given))
         return parse_operand(p);
     if (strcmp(given, "--help") == 0 || strcmp(given, "-h") == 0)
         return print_help(p->syntax);
@@ -258,6 +310,35 @@ bool cli_parse(const cli_syntax *syntax, int argc, char **argv, cli_args *out, i
     }
     *out = p.args;
     return true;
+}
+
+static bool is_among(const char *name, const char *const *names)
+{
+    for (; *names != NULL; names++)
+        if (strcmp(*names, name) == 0)
+            return true;
+    return false;
+}
+
+int cli_pass_on(const cli_syntax *syntax, int argc, char **argv, const char *const *without, const char **out)
+{
+    int n = 0;
+    bool flags_ended = false;
+    for (int i = 1; i < argc; i++) {
+        const cli_flag *flag = NULL;
+        size_t length = strcspn(argv[i], "=");
+        if (!flags_ended && is_flag(argv[i]))
+            flag = find_flag(syntax, argv[i], length);
+        flags_ended = flags_ended || strcmp(argv[i], "--") == 0;
+        bool has_next = flag != NULL && flag->kind != CLI_SWITCH && argv[i][length] == '\0';
+        if (flag == NULL || !is_among(flag->name, without)) {
+            out[n++] = argv[i];
+            if (has_next)
+                out[n++] = argv[i + 1];
+        }
+        i += has_next;
+    }
+    return n;
 }
 
 lks_status cli_load_config(const cli_args *args, lks_config **out)

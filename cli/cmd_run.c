@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "cli.h"
@@ -8,6 +9,7 @@ enum { MAX_PROCESSES = 1024 };
 
 static const cli_flag flags[] = {
     CLI_FLAG_PROCESSES("number of copies to start, 1 to 1024"),
+    CLI_FLAG_MAX_RESTARTS("when one fails, start all of them again, K times at most"),
 };
 
 static const cli_syntax syntax = {
@@ -19,6 +21,13 @@ static const cli_syntax syntax = {
     .flags = flags,
     .takes_program = true,
 };
+
+static bool restart(void *context, int count, lks__launch_config *next)
+{
+    (void)context;
+    fprintf(stderr, "lockstep: restart %d of %d\n", count, next->max_restarts);
+    return true;
+}
 
 int cmd_run(int argc, char **argv)
 {
@@ -37,7 +46,10 @@ int cmd_run(int argc, char **argv)
                              "hint: start the program without lockstep run here, or unset RANK",
                              getenv("RANK"));
 
-    lks__launch_config config = {.processes = args.processes, .argv = (const char *const *)args.program};
+    lks__launch_config config = {.processes = args.processes,
+                                 .argv = (const char *const *)args.program,
+                                 .max_restarts = args.max_restarts,
+                                 .restart = restart};
     lks_status status = lks__launch(&config, &exit_code);
     return status == LKS_OK ? exit_code : cli_fail(status);
 }

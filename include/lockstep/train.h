@@ -41,6 +41,13 @@ typedef struct lks_train_progress {
     double test_accuracy; /* epoch_end: NaN without a test set */
 } lks_train_progress;
 
+/** Why a run ended before its plan did. */
+typedef enum lks_train_stop {
+    LKS_STOP_NONE,   /* it did not */
+    LKS_STOP_SIGNAL, /* some member was asked to stop */
+    LKS_STOP_TIME,   /* max_seconds were over on some member */
+} lks_train_stop;
+
 typedef struct lks_train_result {
     int64_t steps;             /* taken */
     double epochs;             /* samples seen / samples per epoch */
@@ -53,7 +60,8 @@ typedef struct lks_train_result {
     uint64_t parameters_hash;  /* XXH64 of all parameters in the plain layout, in graph order */
     int64_t peak_memory_bytes; /* of this process */
     lks_train_times times;     /* of this member */
-    int stop_signal;           /* the signal that ended the run before its plan did; 0: none */
+    lks_train_stop stopped;    /* why the run ended before its plan did */
+    int stop_signal;           /* LKS_STOP_SIGNAL: which; else 0 */
     char checkpoint[64];       /* rank 0: the last one that was written, in the run directory; "": nothing */
 } lks_train_result;
 
@@ -82,6 +90,8 @@ typedef struct lks_trainer_config {
     int64_t checkpoint_every_steps;  /* 0: a checkpoint only when stopped */
     int64_t checkpoint_keep;         /* newest checkpoints that stay; 3 */
     const volatile int *stop_signal; /* non-zero asks all members to stop at the next step; NULL: never */
+    double max_seconds; /* all members stop after the first step that some member begins when so much time
+                           since lks_trainer_create is over; 0: no limit */
     lks_train_progress_fn *progress; /* called after each step; NULL: none */
     void *progress_context;
 } lks_trainer_config;
@@ -96,9 +106,9 @@ LKS_API lks_trainer_config lks_trainer_config_default(void);
  */
 LKS_API lks_status lks_trainer_create(const lks_trainer_config *config, lks_trainer **out) LKS_MUST_USE;
 
-/** Trains to the end of the plan, or to a stop signal, evaluating after each epoch. A trainer runs once.
+/** Trains to the end of the plan, or until it is stopped, evaluating after each epoch. A trainer runs once.
  *
- * Collective. Returns: LKS_OK (also when stopped: see stop_signal); LKS_E_EXISTS (run directory);
+ * Collective. Returns: LKS_OK (also when stopped: see stopped); LKS_E_EXISTS (run directory);
  * LKS_E_NOT_FINITE; LKS_E_IO; failures of the group.
  */
 LKS_API lks_status lks_trainer_run(lks_trainer *trainer, lks_train_result *out) LKS_MUST_USE;
@@ -127,7 +137,8 @@ typedef struct lks_train_options {
     bool resume; /* go on from the newest whole checkpoint of the run directory. The settings must be those
                     of that run, but for name, output, threads, comm.*, metrics.* and checkpoint.*; a world
                     that is not set is the run's */
-    const volatile int *stop_signal;
+    const volatile int *stop_signal; /* as in lks_trainer_config */
+    double max_seconds;              /* same, since the call of lks_train */
     lks_train_started_fn *started;   /* NULL: none */
     lks_train_progress_fn *progress; /* NULL: none */
     lks_train_note_fn *note;         /* of lks_train: checkpoints that are passed over; NULL: none */
@@ -141,6 +152,10 @@ LKS_API lks_status lks_train_check(const lks_config *config, int processes, cons
 
 /** Whether the config's run directory holds a run that has reached its end. */
 LKS_API bool lks_train_is_finished(const lks_config *config);
+
+/** The step of the newest whole checkpoint in the config's run directory; 0: there is none.
+ * Returns: LKS_OK; LKS_E_IO; LKS_E_NOMEM. */
+LKS_API lks_status lks_train_last_checkpoint(const lks_config *config, int64_t *out) LKS_MUST_USE;
 
 /** Joins the group that the environment describes (lks_group_config_from_env), with the config's
  * comm.timeout.

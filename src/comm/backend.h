@@ -18,6 +18,7 @@ typedef struct lks__backend {
     lks__collective_fn *run[LKS__N_COLLECTIVES]; /* NULL: not run through this table */
     lks_status (*memory_create)(lks_group *group, size_t bytes, lks_group_memory **out);
     void (*memory_destroy)(lks_group_memory *memory);
+    int (*failed_by)(const lks_group *group); /* lks_group_failed_by, after a failure; NULL: always -1 */
     void (*destroy)(lks_group *group);
 } lks__backend;
 

@@ -71,6 +71,12 @@ int lks_group_size(const lks_group *group)
     return group->size;
 }
 
+int lks_group_failed_by(const lks_group *group)
+{
+    bool told = group->failure != LKS_OK && group->backend->failed_by != NULL;
+    return told ? group->backend->failed_by(group) : -1;
+}
+
 /* Keeps the first failure that the members share. After any other one (bad arguments, lack of memory, which
  * all are told alike) the group goes on. */
 static lks_status keep_failure(lks_group *group, lks_status status)

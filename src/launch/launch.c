@@ -2,6 +2,7 @@
 #include "launch/launch.h"
 
 #include <stddef.h>
+#include <time.h>
 
 #include "base/error.h"
 #include "launch/processes.h"
@@ -32,6 +33,47 @@ void lks__signals_restore(const lks__signals *signals)
     sigprocmask(SIG_SETMASK, &signals->old_mask, NULL);
 }
 
+/* One start of all processes, to their end. */
+static lks_status launch_once(const lks__launch_config *config, int n_restarts, const lks__signals *signals,
+                              lks__launch_end *out)
+{
+    lks__processes processes;
+    lks_status status = lks__processes_start(config, n_restarts, signals, &processes);
+    if (status == LKS_OK)
+        *out = lks__processes_watch(&processes, config->stop_gently, signals);
+    lks__processes_deinit(&processes);
+    return status;
+}
+
+/* A stop signal that has come since the processes ended; 0: none. */
+static int pending_stop(const lks__signals *signals)
+{
+    sigset_t stops = signals->waited;
+    sigdelset(&stops, SIGCHLD);
+    int signal = sigtimedwait(&stops, NULL, &(struct timespec){0});
+    return signal > 0 ? signal : 0;
+}
+
+static lks_status launch_again(const lks__launch_config *config, const lks__signals *signals, int *out)
+{
+    lks__launch_config current = *config;
+    lks__launch_end end;
+    for (int n_restarts = 0;; n_restarts++) {
+        lks_status status = launch_once(&current, n_restarts, signals, &end);
+        if (status != LKS_OK)
+            return status;
+        *out = end.exit_code;
+        if (!end.may_restart || n_restarts == config->max_restarts ||
+            !config->restart(config->restart_context, n_restarts + 1, &current))
+            return LKS_OK;
+        int signal = pending_stop(signals);
+        if (signal != 0) {
+            *out = 128 + signal;
+            return LKS_OK;
+        }
+    }
+}
+
 lks_status lks__launch(const lks__launch_config *config, int *out)
 {
     if (config->processes < 1)
@@ -40,12 +82,8 @@ lks_status lks__launch(const lks__launch_config *config, int *out)
         return lks__fail(LKS_E_ARG, "no program to start");
 
     lks__signals signals;
-    lks__processes processes;
     lks__signals_hold(&signals);
-    lks_status status = lks__processes_start(config, &signals, &processes);
-    if (status == LKS_OK)
-        *out = lks__processes_watch(&processes, config->stop_gently, &signals);
-    lks__processes_deinit(&processes);
+    lks_status status = launch_again(config, &signals, out);
     lks__signals_restore(&signals);
     return status;
 }

@@ -19,17 +19,42 @@
  * short for a user who presses Ctrl-C, reads and presses it again. */
 #define LKS__STOP_ECHO_NS INT64_C(500000000)
 
-typedef struct lks__launch_config {
+/** When the command that launched was called, on the clock of lks__now_ns; set with stop_gently. */
+#define LKS__STARTED_VARIABLE "LOCKSTEP_STARTED_NS"
+
+/** How often the program was started again before, and how often it may be: also in PyTorch's words, as
+ * TORCHELASTIC_RESTART_COUNT and TORCHELASTIC_MAX_RESTARTS. */
+#define LKS__RESTART_COUNT_VARIABLE "LOCKSTEP_RESTART_COUNT"
+#define LKS__MAX_RESTARTS_VARIABLE  "LOCKSTEP_MAX_RESTARTS"
+
+/** What a process of a program that stops gently may end with for a failure that would come again if it were
+ * started again; to the launcher's caller it is a 1. */
+enum { LKS__EXIT_FINAL = 90 };
+
+typedef struct lks__launch_config lks__launch_config;
+
+/** Called before the program is started again for the `count`th time, 1 .. max_restarts, when all of its
+ * processes have ended. May change what is started and says so to the user. false: it is left at that. */
+typedef bool lks__restart_fn(void *context, int count, lks__launch_config *next);
+
+struct lks__launch_config {
     int processes;           /* N >= 1 */
     const char *const *argv; /* program and arguments, NULL-terminated; found through PATH */
     bool stop_gently; /* the program stops by itself when asked: Ctrl-C and SIGTERM become one SIGTERM to each
                          process, a second one, later than an echo, kills. false: every signal is passed on,
                          and what is left after a few seconds is killed */
-} lks__launch_config;
+    int64_t started_ns;       /* for LKS__STARTED_VARIABLE */
+    int max_restarts;         /* 0 */
+    lks__restart_fn *restart; /* with max_restarts */
+    void *restart_context;
+};
 
 /** Starts N copies with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
- * OMP_NUM_THREADS (1, when not set) and LOCKSTEP_GROUP_FD set (and LKS__STOP_VARIABLE, as stop_gently says),
- * and returns when all have ended. When one fails the others are ended.
+ * OMP_NUM_THREADS (1, when not set), the restart variables and LOCKSTEP_GROUP_FD set (and LKS__STOP_VARIABLE,
+ * as stop_gently says), and returns when all have ended. When one fails the others are ended, and all are
+ * started again, max_restarts times at most; not when a signal has asked to stop, and not after an end that
+ * another try would not better: exit code 2 (bad input), LKS__EXIT_FINAL, and all processes ending alike with
+ * 128 or more (they were stopped).
  *
  * None of the N processes outlives this one: they die with it, even by SIGKILL. Processes that they start are
  * not tied to it: the programs have to end those.

@@ -28,12 +28,18 @@ typedef struct lks__processes {
     pid_t *pids; /* [n], by rank; 0: not started, or ended */
 } lks__processes;
 
-/** Starts all processes of the config; returns when each one runs its program.
+/** How a launch ended. */
+typedef struct lks__launch_end {
+    int exit_code;    /* as lks__launch gives it */
+    bool may_restart; /* it failed, nobody has asked to stop, and another try may do better */
+} lks__launch_end;
+
+/** Starts all processes of the config, after so many restarts; returns when each one runs its program.
  *
  * Ownership: the caller deinits *out, once no process is running.
  * Returns:   LKS_OK; on failure no process is left and *out is empty.
  */
-lks_status lks__processes_start(const lks__launch_config *config, const lks__signals *signals,
+lks_status lks__processes_start(const lks__launch_config *config, int n_restarts, const lks__signals *signals,
                                 lks__processes *out) LKS_MUST_USE;
 
 void lks__processes_deinit(lks__processes *processes);
@@ -41,7 +47,8 @@ void lks__processes_deinit(lks__processes *processes);
 /** Sends a signal to every process that has not been reaped; so a pid is always ours. */
 void lks__processes_signal(const lks__processes *processes, int signal);
 
-/** Returns when all have ended: the exit code as lks__launch gives it. */
-int lks__processes_watch(lks__processes *processes, bool stop_gently, const lks__signals *signals);
+/** Returns when all have ended. */
+lks__launch_end lks__processes_watch(lks__processes *processes, bool stop_gently,
+                                     const lks__signals *signals);
 
 #endif

@@ -4,8 +4,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <netinet/in.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +24,7 @@
 typedef struct start_state {
     const lks__launch_config *config;
     const lks__signals *signals;
+    int n_restarts; /* that came before */
     pid_t launcher;
     int port;
     int group_fd;  /* the empty memory file that becomes LOCKSTEP_GROUP_FD */
@@ -44,17 +45,26 @@ static int free_port(void)
     return found ? ntohs(address.sin_port) : PYTORCH_DEFAULT;
 }
 
-static bool set_number(const char *name, int value)
+static bool set_number(const char *name, int64_t value)
 {
-    char text[16];
-    snprintf(text, sizeof text, "%d", value);
+    char text[24];
+    snprintf(text, sizeof text, "%" PRId64, value);
     return setenv(name, text, 1) == 0;
 }
 
 /* Told by the launcher that the program's processes have, never by one further up. */
-static bool set_stop(bool gently)
+static bool set_stop(const lks__launch_config *config)
 {
-    return (gently ? setenv(LKS__STOP_VARIABLE, "gentle", 1) : unsetenv(LKS__STOP_VARIABLE)) == 0;
+    if (!config->stop_gently)
+        return unsetenv(LKS__STOP_VARIABLE) == 0 && unsetenv(LKS__STARTED_VARIABLE) == 0;
+    return setenv(LKS__STOP_VARIABLE, "gentle", 1) == 0 &&
+           set_number(LKS__STARTED_VARIABLE, config->started_ns);
+}
+
+static bool set_restarts(int n, int most)
+{
+    return set_number(LKS__RESTART_COUNT_VARIABLE, n) && set_number(LKS__MAX_RESTARTS_VARIABLE, most) &&
+           set_number("TORCHELASTIC_RESTART_COUNT", n) && set_number("TORCHELASTIC_MAX_RESTARTS", most);
 }
 
 static bool set_environment(const start_state *start, int rank)
@@ -63,7 +73,8 @@ static bool set_environment(const start_state *start, int rank)
     return set_number("RANK", rank) && set_number("WORLD_SIZE", n) && set_number("LOCAL_RANK", rank) &&
            set_number("LOCAL_WORLD_SIZE", n) && setenv("MASTER_ADDR", "127.0.0.1", 1) == 0 &&
            set_number("MASTER_PORT", start->port) && set_number("LOCKSTEP_GROUP_FD", start->group_fd) &&
-           setenv("OMP_NUM_THREADS", "1", 0) == 0 && set_stop(start->config->stop_gently);
+           setenv("OMP_NUM_THREADS", "1", 0) == 0 && set_stop(start->config) &&
+           set_restarts(start->n_restarts, start->config->max_restarts);
 }
 
 /* The new process: ties its life to the launcher's and becomes the program. */
@@ -154,12 +165,13 @@ static void kill_all(lks__processes *processes)
                 ;
 }
 
-lks_status lks__processes_start(const lks__launch_config *config, const lks__signals *signals,
+lks_status lks__processes_start(const lks__launch_config *config, int n_restarts, const lks__signals *signals,
                                 lks__processes *out)
 {
     *out = (lks__processes){0};
     start_state start = {.config = config,
                          .signals = signals,
+                         .n_restarts = n_restarts,
                          .launcher = getpid(),
                          .port = free_port(),
                          .group_fd = -1,

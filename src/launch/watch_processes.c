@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE /* sigabbrev_np */
+#define _GNU_SOURCE /* sigabbrev_np, W_EXITCODE */
 
 #include <stdint.h>
 #include <stdio.h>
@@ -18,13 +18,15 @@
 #define DEATH_GRACE_NS INT64_C(1000000000)
 #define NEVER          INT64_MAX
 
-enum { NO_CODE = -1 };
+enum { NO_CODE = -1, BAD_INPUT = 2 };
 
 typedef struct watch_state {
     lks__processes *processes;
     bool stop_gently;
     int stop_signal;    /* the first one that came; 0: none */
     int64_t stopped_ns; /* when it came */
+    bool asked;         /* one came, also when the run had failed before: then stop_signal stays 0 */
+    bool final;         /* a process has failed in a way that would come again */
     int code;           /* the exit code of the process that ended first; NO_CODE: none yet, or by a signal */
     int n_alike;        /* processes that ended with `code` */
     int culprit;        /* the rank that failed first; -1: none */
@@ -138,6 +140,10 @@ static bool is_likelier_cause(const watch_state *watch, int status)
 /* may_be_culprit: no failure was known before this round. */
 static void note_end(watch_state *watch, int rank, int status, bool may_be_culprit)
 {
+    if (watch->stop_gently && ended_with(status, LKS__EXIT_FINAL)) {
+        watch->final = true;
+        status = W_EXITCODE(1, 0);
+    }
     pid_t pid = watch->processes->pids[rank];
     if (watch->processes->n_running == watch->processes->n && WIFEXITED(status))
         watch->code = WEXITSTATUS(status);
@@ -190,6 +196,7 @@ static bool is_echo(const watch_state *watch)
 
 static void stop(watch_state *watch, int signal, bool from_terminal)
 {
+    watch->asked = true;
     bool first = watch->stop_signal == 0 && !watch->blamed;
     if (first) {
         watch->stop_signal = signal;
@@ -233,7 +240,16 @@ static int exit_code(const watch_state *watch)
     return watch->stop_signal != 0 ? 128 + watch->stop_signal : 0;
 }
 
-int lks__processes_watch(lks__processes *processes, bool stop_gently, const lks__signals *signals)
+static bool may_restart(const watch_state *watch)
+{
+    if (watch->asked || watch->final)
+        return false;
+    if (are_alike(watch))
+        return watch->code != 0 && watch->code != BAD_INPUT && watch->code < 128;
+    return !ended_with(watch->culprit_status, BAD_INPUT);
+}
+
+lks__launch_end lks__processes_watch(lks__processes *processes, bool stop_gently, const lks__signals *signals)
 {
     watch_state watch = {.processes = processes,
                          .stop_gently = stop_gently,
@@ -250,5 +266,5 @@ int lks__processes_watch(lks__processes *processes, bool stop_gently, const lks_
             stop(&watch, signal, info.si_code == SI_KERNEL);
         act_on_deadlines(&watch);
     }
-    return exit_code(&watch);
+    return (lks__launch_end){exit_code(&watch), may_restart(&watch)};
 }

@@ -77,6 +77,24 @@ static void report(const lks_trainer *t, const lks_train_progress *progress)
         t->config.progress(t->config.progress_context, progress);
 }
 
+static bool is_time_over(const lks_trainer *t)
+{
+    return t->config.max_seconds > 0 && lks__seconds_since(t->created_ns) >= t->config.max_seconds;
+}
+
+/* A run that has reached its end anyway was not stopped. */
+static void note_stop(const lks_trainer *t, run *r, const lks__step_result *step)
+{
+    if (r->position.step >= t->config.plan->total_steps)
+        return;
+    if (step->stop_signal != 0) {
+        r->result.stopped = LKS_STOP_SIGNAL;
+        r->result.stop_signal = step->stop_signal;
+    } else if ((step->requests & LKS__REQUEST_END) != 0) {
+        r->result.stopped = LKS_STOP_TIME;
+    }
+}
+
 /* Takes one step and moves the position behind it. */
 static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
 {
@@ -84,6 +102,8 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     int64_t taken = r->position.step + 1;
     bool with_metrics = taken % t->config.metrics_every_steps == 0 || taken == t->config.plan->total_steps;
     int64_t start = lks__now_ns();
+    if (is_time_over(t))
+        t->requests |= LKS__REQUEST_END;
     lks_status status = lks__train_step(t, &r->position, with_metrics, step);
     if (status != LKS_OK)
         return status;
@@ -99,8 +119,7 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     r->position.epoch_samples += step->samples;
     r->position.epoch_loss_sum += step->loss_sum;
     r->result.train_loss = r->position.epoch_loss_sum / (double)r->position.epoch_samples;
-    if (r->position.step < t->config.plan->total_steps) /* else there is nothing to stop */
-        r->result.stop_signal = step->stop_signal;
+    note_stop(t, r, step);
     if (with_metrics)
         log_step(t, r, step);
     return LKS_OK;
@@ -223,12 +242,12 @@ static lks_status take_up(lks_trainer *t, run *r)
 static lks_status run_steps(lks_trainer *t, run *r)
 {
     const lks_plan *plan = t->config.plan;
-    while (r->position.step < plan->total_steps && r->result.stop_signal == 0) {
+    while (r->position.step < plan->total_steps && r->result.stopped == LKS_STOP_NONE) {
         lks__step_result step;
         lks_status status = advance(t, r, &step);
         if (status != LKS_OK)
             return status;
-        bool stopped = r->result.stop_signal != 0;
+        bool stopped = r->result.stopped != LKS_STOP_NONE;
         bool whole = is_epoch_over(plan, &r->position);
         bool last = r->position.step == plan->total_steps || stopped;
         if ((stopped || is_checkpoint_due(t, &r->position)) &&
@@ -264,7 +283,7 @@ static lks_status finish(lks_trainer *t, run *r)
     result->times.reduce = reducer.reduce;
     result->times.optimizer = reducer.block;
     lks_status status = lks__params_hash(t, &result->parameters_hash);
-    if (status == LKS_OK && result->stop_signal == 0)
+    if (status == LKS_OK && result->stopped == LKS_STOP_NONE)
         status = save_model(t);
     return lks__agree(t->config.group, status);
 }

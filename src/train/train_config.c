@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** From a config to a run. */
+#include <float.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/machine.h"
 #include "conf/settings.h"
 #include "data/dataset_files.h"
 #include "plan/plan_config.h"
@@ -44,6 +47,18 @@ lks_status lks_train_plan_at(const lks_config *config, int processes, int64_t wo
 bool lks_train_is_finished(const lks_config *config)
 {
     return lks__run_dir_has(lks__config_settings(config)->output, "model.safetensors");
+}
+
+lks_status lks_train_last_checkpoint(const lks_config *config, int64_t *out)
+{
+    char *path;
+    lks_status status = lks__resume_find(lks__config_settings(config)->output, NULL, NULL, &path);
+    if (status != LKS_OK && status != LKS_E_NOT_FOUND)
+        return status;
+    const char *step = status == LKS_OK ? strrchr(path, '-') + 1 : "0"; /* lks__checkpoint_name */
+    *out = strtoll(step, NULL, 10);
+    lks__free(path);
+    return LKS_OK;
 }
 
 /* The config's settings; of a run that goes on: with its world. */
@@ -166,10 +181,20 @@ static lks_status job_init(job *j, const lks__settings *settings, const lks_grou
     return lks__settings_to_yaml(&resolved, &j->yaml);
 }
 
+/* What is left of a limit; 0: there is none. */
+static double left(double max_seconds, int64_t start_ns)
+{
+    if (max_seconds == 0)
+        return 0;
+    double seconds = max_seconds - lks__seconds_since(start_ns);
+    return seconds > 0 ? seconds : DBL_MIN;
+}
+
 lks_status lks_train(const lks_config *config, lks_group *group, const lks_train_options *options,
                      lks_train_result *out)
 {
     static const lks_train_options none;
+    int64_t start_ns = lks__now_ns();
     if (options == NULL)
         options = &none;
     lks__settings settled, *settings = &settled;
@@ -197,6 +222,7 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
             .checkpoint_every_steps = settings->checkpoint_every_steps,
             .checkpoint_keep = settings->checkpoint_keep,
             .stop_signal = options->stop_signal,
+            .max_seconds = left(options->max_seconds, start_ns),
             .progress = options->progress,
             .progress_context = options->context,
         };

@@ -46,6 +46,8 @@ static lks_status check_config(const lks_trainer_config *c)
                          "checkpoint_every_steps is %lld and checkpoint_keep %lld; >= 0 and >= 1 "
                          "are needed",
                          (long long)c->checkpoint_every_steps, (long long)c->checkpoint_keep);
+    if (!(c->max_seconds >= 0))
+        return lks__fail(LKS_E_ARG, "max_seconds is %g; a number >= 0 is needed", c->max_seconds);
     if (c->init_path != NULL && c->resume_path != NULL)
         return lks__fail(LKS_E_ARG, "a run begins with init_path or goes on from resume_path, not both");
     if (c->optimizer.kind == LKS_LARS || c->optimizer.kind == LKS_LAMB)

@@ -67,6 +67,7 @@ static void one_object_has_all_keys_of_plan_and_result(void **state)
         if (!json_is_real(json_object_get(result, reals[i])))
             fail_msg("\"%s\" is no real number", reals[i]);
     assert_true(json_is_true(json_object_get(result, "same_bits")));
+    assert_true(json_is_null(json_object_get(result, "stopped")));
     const char *hash = json_string_value(json_object_get(result, "parameters_hash"));
     assert_non_null(hash);
     CHECK_INT(strspn(hash, "0123456789abcdef"), 16);

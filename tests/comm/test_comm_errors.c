@@ -192,6 +192,8 @@ static void a_late_member_is_named(void **state)
     CHECK_FAILS(ask_sum(members[1]), LKS_E_TIMEOUT,
                 "rank 1 waited 0.05 s in all_reduce(sum, f32, 1000) for rank 0");
     CHECK_FAILS(ask_barrier(members[0]), LKS_E_TIMEOUT, "rank 1 waited 0.05 s");
+    CHECK_INT(lks_group_failed_by(members[1]), 1);
+    CHECK_INT(lks_group_failed_by(members[0]), 1);
     lks_group_destroy(members[0]);
     lks_group_destroy(members[1]);
 }

@@ -42,6 +42,7 @@ typedef struct trial {
     const char *output_path;
     int stop_rank;          /* the member that is asked to stop, -1: none */
     int64_t stop_step;      /* after this many of its steps */
+    int time_rank;          /* a member whose time is over at once, -1: none */
     int odd_seed_rank;      /* a member that is given another seed, -1: none */
     int odd_normalize_rank; /* the same */
     int odd_plan_rank;      /* the same */
@@ -67,6 +68,7 @@ static trial default_trial(int members)
                .optimizer = lks_optimizer_config_default(LKS_SGD),
                .seed = 7,
                .stop_rank = -1,
+               .time_rank = -1,
                .odd_seed_rank = -1,
                .odd_normalize_rank = -1,
                .odd_plan_rank = -1,
@@ -127,6 +129,8 @@ static lks_status train(member *m)
         config.init_path = t->init_path;
         config.output_path = t->output_path;
         config.stop_signal = &m->stop_signal;
+        if (t->time_rank == lks_group_rank(m->group))
+            config.max_seconds = 1e-9;
         config.progress = on_progress;
         config.progress_context = m;
         status = lks_trainer_create(&config, &trainer);
@@ -277,10 +281,44 @@ static void one_member_that_is_asked_to_stop_stops_all_at_one_step(void **state)
     t.stop_step = 17;
     run_well(&t, m);
     for (int i = 0; i < 4; i++) {
+        CHECK_INT(m[i].result.stopped, LKS_STOP_SIGNAL);
         CHECK_INT(m[i].result.stop_signal, 15);
         CHECK_INT(m[i].result.steps, 18); /* the flag rides on the next step */
         check_same_run(&m[0], &m[i], 18);
     }
+}
+
+/* After one step: the time is over before any. */
+static void one_member_whose_time_is_over_stops_all(void **state)
+{
+    (void)state;
+    static member m[MAX_MEMBERS];
+    trial t = default_trial(4);
+    t.time_rank = 2;
+    run_well(&t, m);
+    for (int i = 0; i < 4; i++) {
+        CHECK_INT(m[i].result.stopped, LKS_STOP_TIME);
+        CHECK_INT(m[i].result.stop_signal, 0);
+        CHECK_INT(m[i].result.steps, 1);
+    }
+}
+
+static void a_run_at_its_end_is_not_stopped(void **state)
+{
+    (void)state;
+    static member m[MAX_MEMBERS];
+    trial t = default_trial(2);
+    t.plan.steps = 1;
+    t.time_rank = 1;
+    run_well(&t, m);
+    CHECK_INT(m[0].result.stopped, LKS_STOP_NONE);
+    t.plan.steps = 18;
+    t.time_rank = -1;
+    t.stop_rank = 1;
+    t.stop_step = 17;
+    run_well(&t, m);
+    CHECK_INT(m[0].result.stopped, LKS_STOP_NONE);
+    CHECK_INT(m[0].result.stop_signal, 0);
 }
 
 static void members_that_disagree_are_told_so(void **state)
@@ -419,6 +457,8 @@ int main(void)
         cmocka_unit_test(sum_is_mean_times_the_leaves),
         cmocka_unit_test(a_step_allocates_nothing),
         cmocka_unit_test(one_member_that_is_asked_to_stop_stops_all_at_one_step),
+        cmocka_unit_test(one_member_whose_time_is_over_stops_all),
+        cmocka_unit_test(a_run_at_its_end_is_not_stopped),
         cmocka_unit_test(members_that_disagree_are_told_so),
         cmocka_unit_test(a_plan_made_by_hand_is_refused),
         cmocka_unit_test(a_diverging_run_stops_on_all_members_alike),

@@ -68,6 +68,16 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
     lks__futex_wake_all(&control->word);
 }
 
+int lks__shm_failed_by(const lks_group *group)
+{
+    const lks__shm_member *self = (const lks__shm_member *)group;
+    /* relaxed: the number alone counts here */
+    uint32_t poisoner = atomic_load_explicit(&self->control->poisoner, memory_order_relaxed);
+    uint32_t n_records = (uint32_t)(group->size * LKS__SHM_RECORDS);
+    bool by_member = poisoner > 1 && poisoner - 2 < n_records; /* record 0, number 1: the outsider's */
+    return by_member ? (int)(poisoner - 2) / LKS__SHM_RECORDS : -1;
+}
+
 lks_status lks__shm_failure(const lks__shm_member *self, const lks__request *request, bool waited)
 {
     /* acquire: pairs with the publication of the record */

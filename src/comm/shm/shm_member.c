@@ -81,6 +81,7 @@ const lks__backend lks__shm_backend = {
             [LKS__BROADCAST] = lks__shm_broadcast},
     .memory_create = lks__shm_memory_create,
     .memory_destroy = lks__shm_memory_destroy,
+    .failed_by = lks__shm_failed_by,
     .destroy = shm_destroy,
 };
 

@@ -54,6 +54,9 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
  * waiting. */
 lks_status lks__shm_failure(const lks__shm_member *self, const lks__request *request, bool waited);
 
+/** The rank of the member that poisoned the group; -1: an outsider did, or nobody. */
+int lks__shm_failed_by(const lks_group *group);
+
 /** "rank 2 (process 7)". Returns out. */
 enum { LKS__WHO_BYTES = 64 };
 const char *lks__shm_who(const lks__shm_member *self, int rank, char out[LKS__WHO_BYTES]);

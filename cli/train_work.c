@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <float.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/machine.h"
+#include "base/text.h"
+#include "launch/launch.h"
+#include "progress.h"
+#include "train_command.h"
+
+/* The signal that asks for a gentle stop; the step loop looks at it and tells the other members. */
+static volatile sig_atomic_t stop_signal;
+
+/* Under our launcher, which kills when asked twice, once is all. */
+static void on_launchers_stop(int number)
+{
+    stop_signal = number;
+}
+
+static void on_stop(int number)
+{
+    static int64_t asked_ns;
+    if (stop_signal == 0) {
+        stop_signal = number;
+        asked_ns = lks__now_ns();
+    } else if (lks__now_ns() - asked_ns >= LKS__STOP_ECHO_NS) { /* asked twice: at once */
+        _exit(128 + number);
+    }
+}
+
+static void handle(int number, void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    sigfillset(&action.sa_mask);
+    sigaction(number, &action, NULL);
+}
+
+/* What nohup or a shell's & has switched off stays off. */
+static void handle_unless_ignored(int number)
+{
+    struct sigaction inherited;
+    if (sigaction(number, NULL, &inherited) == 0 && inherited.sa_handler != SIG_IGN)
+        handle(number, on_stop);
+}
+
+bool train_is_launched(void)
+{
+    return getenv(LKS__STOP_VARIABLE) != NULL;
+}
+
+/* Under our launcher a terminal's Ctrl-C, which reaches every process, is the launcher's to decide; a process
+ * on its own or under another launcher decides itself. */
+static void ignore_signals(void)
+{
+    handle(SIGPIPE, SIG_IGN);
+    handle(SIGXFSZ, SIG_IGN); /* write() tells of a file that is too large */
+    if (train_is_launched()) {
+        handle(SIGINT, SIG_IGN);
+        handle(SIGHUP, SIG_IGN);
+    }
+}
+
+/* From now on there is something to end well. While members wait to meet there was not, and a signal ended
+ * the process as it ends any other. */
+static void handle_stops(void)
+{
+    if (train_is_launched()) {
+        handle(SIGTERM, on_launchers_stop);
+    } else {
+        handle_unless_ignored(SIGTERM);
+        handle_unless_ignored(SIGINT);
+        handle_unless_ignored(SIGHUP);
+    }
+}
+
+static int print_result(const lks_train_result *result, const lks_plan *plan, double seconds, bool json)
+{
+    if (!json) {
+        progress_print_result(result, seconds);
+        return cli_flush();
+    }
+    char *text;
+    lks_status status = lks_train_result_to_json(result, plan, seconds, &text);
+    if (status != LKS_OK)
+        return cli_fail(status);
+    int exit_code = cli_print("%s\n", text);
+    free(text);
+    return exit_code;
+}
+
+/* One line is enough for what the members meet alike or agree on. Each one tells what it can have met alone,
+ * and, unless our launcher watches them, how it sees that another member has ended or does not come. */
+static bool tells(const lks_group *group, lks_status status)
+{
+    if (status == LKS_E_KERNEL || status == LKS_E_SYSTEM || status == LKS_E_INTERNAL)
+        return true;
+    if ((status == LKS_E_PEER || status == LKS_E_TIMEOUT) && !train_is_launched())
+        return true;
+    int first = status == LKS_E_TIMEOUT ? lks_group_failed_by(group)
+                                        : 0; /* rank 0 may be the one waited for */
+    return first < 0 || first == lks_group_rank(group);
+}
+
+/* What rank 0 shows of a run. */
+typedef struct screen {
+    progress progress;
+    lks_plan plan;
+} screen;
+
+static void show_plan(void *context, const lks_plan *plan)
+{
+    screen *s = context;
+    s->plan = *plan;
+    progress_print_plan(&s->progress, plan);
+}
+
+static void show_progress(void *context, const lks_train_progress *update)
+{
+    screen *s = context;
+    progress_update(&s->progress, update);
+}
+
+static void show_note(void *context, const char *text)
+{
+    (void)context;
+    fprintf(stderr, "lockstep: %s\n", text);
+}
+
+static void tell_stop(const lks_config *config, const lks_train_result *result, const lks_plan *plan)
+{
+    const char *output = lks_config_get(config, "output");
+    fprintf(stderr,
+            "lockstep: stopped by %s after %lld of %lld steps\n"
+            "hint: --resume goes on from %s/%s; --init starts another run from it\n",
+            result->stopped == LKS_STOP_TIME ? "--max-time" : "a signal", (long long)result->steps,
+            (long long)plan->total_steps, output, result->checkpoint);
+}
+
+/* Whether the failure would come again if the run went on from its newest checkpoint once more. */
+static bool would_repeat(lks_status status)
+{
+    return status == LKS_E_NOT_FINITE || status == LKS_E_IO || status == LKS_E_MISMATCH;
+}
+
+static int code_of_failure(lks_status status)
+{
+    return train_is_launched() && would_repeat(status) ? LKS__EXIT_FINAL : lks_status_exit_code(status);
+}
+
+/* What is left of --max-time, which counts from the start of the command; 0: not given. */
+static double left_of(int64_t max_seconds, int64_t start_ns)
+{
+    double left = (double)max_seconds - lks__seconds_since(start_ns);
+    if (max_seconds == 0)
+        return 0;
+    return left > 0 ? left : DBL_MIN;
+}
+
+static void options_init(lks_train_options *options, const train_command *command, int rank, screen *s)
+{
+    *options = train_options(&command->args);
+    options->stop_signal = &stop_signal;
+    options->max_seconds = left_of(command->args.max_seconds, command->start_ns);
+    if (rank == 0) {
+        options->started = show_plan;
+        options->progress = show_progress;
+        options->note = show_note;
+        options->context = s;
+    }
+}
+
+/* What one member of the group does. Returns the exit code. */
+static int train(const train_command *command, lks_group *group)
+{
+    bool json = command->args.json;
+    int rank = lks_group_rank(group);
+    lks_train_result result;
+    lks_train_options options;
+    screen s;
+    progress_init(&s.progress, json ? stderr : stdout);
+    options_init(&options, command, rank, &s);
+    lks_status status = lks_train(command->config, group, &options, &result);
+    progress_end(&s.progress);
+    if (status != LKS_OK) {
+        if (tells(group, status))
+            (void)cli_fail(status);
+        return code_of_failure(status);
+    }
+
+    int exit_code = 0;
+    if (rank == 0 && result.stopped != LKS_STOP_NONE)
+        tell_stop(command->config, &result, &s.plan);
+    if (rank == 0)
+        exit_code = print_result(&result, &s.plan, lks__seconds_since(command->start_ns), json);
+    if (exit_code != 0 && train_is_launched()) /* training has gone well */
+        exit_code = LKS__EXIT_FINAL;
+    return result.stop_signal != 0 ? 128 + result.stop_signal : exit_code;
+}
+
+/* Under our launcher the command was called when that was. */
+static int64_t called_ns(int64_t start_ns)
+{
+    const char *text = train_is_launched() ? getenv(LKS__STARTED_VARIABLE) : NULL;
+    int64_t launcher_ns;
+    bool usable = text != NULL && lks__parse_i64(text, &launcher_ns) && launcher_ns <= start_ns;
+    return usable ? launcher_ns : start_ns;
+}
+
+int train_work(const train_command *given)
+{
+    train_command command = *given;
+    command.start_ns = called_ns(given->start_ns);
+    ignore_signals();
+    lks_group *group;
+    lks_status status = lks_train_join(command.config, &group);
+    if (status != LKS_OK)
+        return cli_fail(status);
+    handle_stops();
+    int exit_code = train(&command, group);
+    lks_group_destroy(group);
+    return exit_code;
+}
