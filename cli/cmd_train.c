@@ -63,7 +63,7 @@ static int start(const train_command *command)
     int exit_code = check_restarts(&command->args, &plan);
     if (exit_code != 0)
         return exit_code;
-    if (plan.processes_chosen && lks_config_get(command->config, "world")[0] == '\0')
+    if (plan.processes_chosen && plan.world == 1 && lks_config_get(command->config, "world")[0] == '\0')
         fprintf(stderr, "hint: this run has one process; -n N trains on N\n");
     /* one that may die and be started again is another process */
     bool alone = plan.processes == 1 && command->args.max_restarts == 0;

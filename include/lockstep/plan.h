@@ -79,7 +79,7 @@ typedef struct lks_plan_config {
     int64_t n_samples;    /* samples of the training set, after any limit; >= 1 */
     int64_t processes;    /* P; 0: chosen from usable_cores */
     int64_t usable_cores; /* for choosing P; 0: ask the machine */
-    int64_t world;        /* W; 0: as many as processes */
+    int64_t world;        /* W; 0: what b, A and B make it where all are given, else as many as processes */
     int64_t local_batch;  /* b */
     int64_t accumulate;   /* A */
     int64_t global_batch; /* B = b * W * A */

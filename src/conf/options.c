@@ -108,7 +108,7 @@ const lks__option lks__options[] = {
     {"data.normalize.std", FLOAT(normalize_std), .range = {.min = 1e-30, .max = INFINITY}, .default_text = "1",
      .doc = "see data.normalize.mean"},
 
-    {"world", COUNT(world), .default_doc = "as many as processes", .unit = "workers",
+    {"world", COUNT(world), .default_doc = "from the batch, else as many as processes", .unit = "workers",
      .doc = "data-parallel replicas; a multiple of the number of processes, which share them out"},
     {"batch.local", COUNT(local_batch), .default_doc = "from the others", .unit = "samples",
      .doc = "local batch: samples of one forward and backward pass of a worker"},

@@ -167,12 +167,12 @@ static lks_status check_numbers(const lks_plan_config *c, lks_plan *plan)
 
 /* The largest number of processes, at most one per core, that a group can hold and that share the workers
  * evenly. */
-static int64_t choose_processes(const lks_plan_config *c)
+static int64_t choose_processes(const lks_plan_config *c, int64_t world)
 {
     int64_t cores = c->usable_cores > 0 ? c->usable_cores : lks__usable_cores();
     int64_t most = cores < LKS_GROUP_MAX_SIZE ? cores : LKS_GROUP_MAX_SIZE;
-    int64_t processes = most < c->world ? most : c->world;
-    while (c->world % processes != 0)
+    int64_t processes = most < world ? most : world;
+    while (world % processes != 0)
         processes--;
     return processes;
 }
@@ -191,13 +191,26 @@ static lks_status uneven_processes(int64_t processes, int64_t world)
                      (ll)world, lks__plural(world), list);
 }
 
+/* W as given, or as it follows from b, A and B where all of these are, and fits the processes; else 0. */
+static int64_t fix_world(const lks_plan_config *c)
+{
+    int64_t workers_batch;
+    if (c->world > 0 || c->local_batch == 0 || c->accumulate == 0 || c->global_batch == 0)
+        return c->world;
+    if (!multiply(c->local_batch, c->accumulate, &workers_batch) || c->global_batch % workers_batch != 0)
+        return 0; /* batch_from_both tells what is wrong */
+    int64_t world = c->global_batch / workers_batch;
+    return c->processes == 0 || world % c->processes == 0 ? world : 0;
+}
+
 static lks_status plan_world(const lks_plan_config *c, lks_plan *plan)
 {
     plan->processes_chosen = c->processes == 0;
     plan->processes = c->processes;
+    int64_t world = fix_world(c); /* 0: as many as processes */
     if (plan->processes_chosen)
-        plan->processes = c->world > 0 ? choose_processes(c) : 1;
-    plan->world = c->world > 0 ? c->world : plan->processes;
+        plan->processes = world > 0 ? choose_processes(c, world) : 1;
+    plan->world = world > 0 ? world : plan->processes;
     if (plan->world % plan->processes != 0)
         return uneven_processes(plan->processes, plan->world);
     if (plan->world > plan->n_samples)

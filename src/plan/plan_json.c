@@ -55,8 +55,8 @@ static json_t *origin(const lks_plan_origin *o)
 static json_t *warnings(const lks_plan *plan)
 {
     json_t *list = json_array();
-    const char *warning;
-    for (int i = 0; (warning = lks__plan_warning(plan, i)) != NULL; i++)
+    char warning[LKS__WARNING_BYTES];
+    for (int i = 0; lks__plan_warning(plan, i, warning); i++)
         if (json_array_append_new(list, json_string(warning)) != 0) {
             json_decref(list);
             return NULL;

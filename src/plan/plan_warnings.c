@@ -3,6 +3,7 @@
 #include "plan/plan_warnings.h"
 
 #include <stddef.h>
+#include <string.h>
 
 /* --- batch and rate --- */
 
@@ -56,7 +57,7 @@ static bool are_updates_few(const lks_plan *plan)
 
 static bool is_last_step_tiny(const lks_plan *plan)
 {
-    return plan->last_step_samples < plan->global_batch / 10 && plan->steps_per_epoch > 1;
+    return 10 * plan->last_step_samples < plan->global_batch && plan->steps_per_epoch > 1;
 }
 
 /* --- processes --- */
@@ -66,6 +67,9 @@ static bool are_bits_different(const lks_plan *plan)
     return !plan->same_bits;
 }
 
+/* Stands in a sentence for kappa, how many times the reference batch the effective one is. */
+#define KAPPA "<kappa>"
+
 static const struct {
     bool (*holds)(const lks_plan *plan);
     const char *sentence;
@@ -74,8 +78,9 @@ static const struct {
                       "twice (Goyal et al. "
                       "2017, remark 3)"},
     {is_batch_ignored,
-     "the effective batch is not the reference batch, but the rate is not scaled (lr.rule none): in Goyal et "
-     "al. 2017, table 2, 32 times the batch at the same rate had an error of 41.7 % instead of 23.6 %"},
+     "the effective batch is " KAPPA " times the reference batch, but the rate is not scaled (lr.rule none): "
+     "in Goyal et al. 2017, table 2, 32 times the batch at the same rate had an error of 41.7 % instead of "
+     "23.6 %"},
     {is_scaled_at_once,
      "the rate is scaled up without a warm-up (lr.warmup_epochs): it is too large for the first, quickly "
      "changing updates; in Goyal et al. 2017, table 1, it ended 1.1 points of error behind a gradual one"},
@@ -104,39 +109,65 @@ static const struct {
      "in a step are no power of two, so gradients are added in another order (docs/numerics.md)"},
 };
 
-enum { N_WARNINGS = sizeof warnings / sizeof warnings[0], LINE_WIDTH = 98 };
+enum { N_WARNINGS = sizeof warnings / sizeof warnings[0], LINE_WIDTH = 98, LIST_BYTES = 400 };
 
-const char *lks__plan_warning(const lks_plan *plan, int index)
+/* The kappas of the plans that the warning is about, "2, 4, 8". */
+static void list_kappas(int warning, int n, const lks_plan *plans, char out[LIST_BYTES])
+{
+    out[0] = '\0';
+    for (int i = 0; i < n; i++)
+        if (warnings[warning].holds(&plans[i]))
+            lks__append(out, LIST_BYTES, "%s%.4g", out[0] == '\0' ? "" : ", ", plans[i].kappa);
+}
+
+/* Adds the warning's sentence to `out`. */
+static void add_sentence(int warning, int n, const lks_plan *plans, char out[LKS__WARNING_BYTES])
+{
+    const char *sentence = warnings[warning].sentence, *place = strstr(sentence, KAPPA);
+    char kappas[LIST_BYTES];
+    if (place == NULL) {
+        lks__append(out, LKS__WARNING_BYTES, "%s", sentence);
+        return;
+    }
+    list_kappas(warning, n, plans, kappas);
+    lks__append(out, LKS__WARNING_BYTES, "%.*s%s%s", (int)(place - sentence), sentence, kappas,
+                place + strlen(KAPPA));
+}
+
+bool lks__plan_warning(const lks_plan *plan, int index, char out[LKS__WARNING_BYTES])
 {
     for (int i = 0; i < N_WARNINGS; i++)
-        if (warnings[i].holds(plan) && index-- == 0)
-            return warnings[i].sentence;
-    return NULL;
+        if (warnings[i].holds(plan) && index-- == 0) {
+            out[0] = '\0';
+            add_sentence(i, 1, plan, out);
+            return true;
+        }
+    return false;
 }
 
 /* The beginning of a warning's line: "warning: ", "warning, world 8, 16: "; "" when it holds for none. */
-static void describe_where(int warning, int n, const lks_plan *plans, size_t bytes, char *out)
+static void describe_where(int warning, int n, const lks_plan *plans, char out[LKS__WARNING_BYTES])
 {
     out[0] = '\0';
     for (int i = 0; i < n; i++)
         if (warnings[warning].holds(&plans[i]) && n > 1)
-            lks__append(out, bytes, "%s%lld", out[0] == '\0' ? "warning, world " : ", ",
+            lks__append(out, LKS__WARNING_BYTES, "%s%lld", out[0] == '\0' ? "warning, world " : ", ",
                         (long long)plans[i].world);
         else if (warnings[warning].holds(&plans[i]))
-            lks__append(out, bytes, "warning");
+            lks__append(out, LKS__WARNING_BYTES, "warning");
     if (out[0] != '\0')
-        lks__append(out, bytes, ": ");
+        lks__append(out, LKS__WARNING_BYTES, ": ");
 }
 
 void lks__plan_add_warnings(int n, const lks_plan *plans, lks__text *text)
 {
     const char *gap = "\n";
     for (int i = 0; i < N_WARNINGS; i++) {
-        char where[200], line[600] = "";
-        describe_where(i, n, plans, sizeof where, where);
-        if (where[0] == '\0')
+        char line[LKS__WARNING_BYTES];
+        describe_where(i, n, plans, line);
+        if (line[0] == '\0')
             continue;
-        lks__append(line, sizeof line, "%s%s", where, warnings[i].sentence);
+        add_sentence(i, n, plans, line);
         lks__text_add(text, "%s", gap);
         lks__text_add_wrapped(text, LINE_WIDTH, 0, line);
         gap = "";

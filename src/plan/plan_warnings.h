@@ -7,8 +7,10 @@
 
 #include "base/text.h"
 
-/** The warnings of a plan, one after the other: index 0, 1, ... until NULL. Static storage. */
-const char *lks__plan_warning(const lks_plan *plan, int index);
+enum { LKS__WARNING_BYTES = 1200 }; /* of the longest, with 16 worlds and their numbers */
+
+/** The warnings of a plan, one after the other: index 0, 1, ... until false. */
+bool lks__plan_warning(const lks_plan *plan, int index, char out[LKS__WARNING_BYTES]);
 
 /** Adds the warnings of plans to a text for people, behind an empty line: each once, with the worlds that it
  * is about where there are several plans. plans: [n] */

@@ -140,6 +140,36 @@ static void any_consistent_batch_is_completed(void **state)
     }
 }
 
+/* b, A and B say how many workers there are. */
+static void the_world_follows_from_the_batch(void **state)
+{
+    (void)state;
+    lks_plan_config c = lks_plan_config_default();
+    c.n_samples = 1000;
+    c.local_batch = 16;
+    c.accumulate = 2;
+    c.global_batch = 128;
+    c.usable_cores = 2;
+    lks_plan plan = plan_of(c);
+    CHECK_INT(plan.world, 4);
+    CHECK_INT(plan.processes, 2);
+    CHECK_INT(plan.leaves_per_process, 4);
+    c.processes = 4;
+    CHECK_INT(plan_of(c).world, 4);
+    c.processes = 3; /* can't share four workers, so these are meant to be three */
+    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG,
+                "global batch 128 is not local batch 16 x 3 workers x a whole number of accumulation steps");
+    c.processes = 0;
+    c.world = 2; /* what is given counts */
+    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG,
+                "local batch 16 x 2 workers x 4 accumulation steps, not x 2");
+    c.world = 0;
+    c.global_batch = 96;
+    c.accumulate = 4;
+    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG,
+                "local batch 16 x 1 worker x 6 accumulation steps, not x 4");
+}
+
 /* --- processes --- */
 
 static void processes_are_chosen_from_world_and_cores(void **state)
@@ -547,6 +577,7 @@ int main(void)
         cmocka_unit_test(a_thousand_samples_on_two_workers),
         cmocka_unit_test(a_run_may_end_inside_an_epoch),
         cmocka_unit_test(any_consistent_batch_is_completed),
+        cmocka_unit_test(the_world_follows_from_the_batch),
         cmocka_unit_test(processes_are_chosen_from_world_and_cores),
         cmocka_unit_test(bits_are_the_same_when_processes_own_whole_subtrees),
         cmocka_unit_test(mistakes_are_refused),
