@@ -197,7 +197,7 @@ static int64_t fix_world(const lks_plan_config *c)
     int64_t workers_batch;
     if (c->world > 0 || c->local_batch == 0 || c->accumulate == 0 || c->global_batch == 0)
         return c->world;
-    if (!multiply(c->local_batch, c->accumulate, &workers_batch) || c->global_batch % workers_batch != 0)
+    if (!lks__multiply(c->local_batch, c->accumulate, &workers_batch) || c->global_batch % workers_batch != 0)
         return 0; /* batch_from_both tells what is wrong */
     int64_t world = c->global_batch / workers_batch;
     return c->processes == 0 || world % c->processes == 0 ? world : 0;
