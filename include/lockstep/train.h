@@ -87,6 +87,7 @@ typedef struct lks_trainer_config {
     bool overwrite;                  /* replace an earlier run in output_path */
     const char *config_yaml;         /* stored in the run directory; NULL: none */
     int64_t metrics_every_steps;     /* lines in metrics.jsonl; 10 */
+    int64_t hashes_every_steps;      /* entries of hashes.jsonl; 100 */
     int64_t checkpoint_every_steps;  /* 0: a checkpoint only when stopped */
     int64_t checkpoint_keep;         /* newest checkpoints that stay; 3 */
     const volatile int *stop_signal; /* non-zero asks all members to stop at the next step; NULL: never */
@@ -135,8 +136,8 @@ typedef struct lks_train_options {
     const char *init_path; /* as in lks_trainer_config */
     bool overwrite;        /* replace an existing run directory */
     bool resume; /* go on from the newest whole checkpoint of the run directory. The settings must be those
-                    of that run, but for name, output, threads, comm.*, metrics.* and checkpoint.*; a world
-                    that is not set is the run's */
+                    of that run, but for name, output, threads, comm.*, metrics.*, hashes.* and checkpoint.*;
+                    a world that is not set is the run's */
     const volatile int *stop_signal; /* as in lks_trainer_config */
     double max_seconds;              /* same, since the call of lks_train */
     lks_train_started_fn *started;   /* NULL: none */

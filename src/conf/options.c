@@ -191,6 +191,9 @@ const lks__option lks__options[] = {
      .doc = "how long a process waits for another before it gives up"},
     {"metrics.every_steps", COUNT(metrics_every_steps), .default_text = "10", .unit = "steps",
      .doc = "steps between two lines of metrics.jsonl"},
+    {"hashes.every_steps", COUNT(hashes_every_steps), .default_text = "100", .unit = "steps",
+     .doc = "steps between two entries of hashes.jsonl, besides the initial and the final parameters; `lockstep "
+            "compare` finds where two runs part"},
     {"checkpoint.every_steps", COUNT(checkpoint_every_steps), .default_doc = "only when stopped", .unit = "steps",
      .doc = "steps between two checkpoints, which --resume goes on from"},
     {"checkpoint.keep", COUNT(checkpoint_keep), .default_text = "3",

@@ -52,6 +52,7 @@ typedef struct lks__settings {
 
     double comm_timeout_s;
     int64_t metrics_every_steps;
+    int64_t hashes_every_steps;
     int64_t checkpoint_every_steps; /* 0: only when stopped */
     int64_t checkpoint_keep;
 } lks__settings;

@@ -205,6 +205,11 @@ static lks_status alloc_activations(lks__network *network)
 
 /* ---- fingerprint ---- */
 
+void lks__network_library(size_t bytes, char *out)
+{
+    lks__dnn_describe(bytes, out);
+}
+
 /* expf and log are the C library's. */
 static void describe_libraries(const lks__network *network, lks__text *text)
 {

@@ -14,6 +14,7 @@
 #define LKS_NN_NETWORK_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <lockstep/graph.h>
@@ -110,6 +111,9 @@ lks_status lks__network_kernel(const lks__network *network, int64_t batch, int i
                                lks__kernel *out) LKS_MUST_USE;
 lks_status lks__network_run_kernel(lks__network *network, int64_t batch, int index, const float *params,
                                    float *grads) LKS_MUST_USE;
+
+/** The kernel library, its version and the instruction set that it uses, "oneDNN 2.6.3 ...". */
+void lks__network_library(size_t bytes, char *out);
 
 /** A hash over kernel library version, instruction set, implementations and layouts: equal on two members
  * exactly when their networks compute the same bits. */

@@ -15,7 +15,7 @@
 #include "base/text.h"
 #include "record/write_file.h"
 
-enum { LINE_BYTES = 512 }; /* three integers, six numbers, and their keys, with room to spare */
+enum { LINE_BYTES = 512 }; /* three integers, six numbers, a name, and their keys, with room to spare */
 
 typedef struct metric {
     const char *key;
@@ -174,4 +174,28 @@ void lks__metrics_add_epoch(lks__metrics_file *file, const lks__epoch_metrics *m
         {"seconds", m->seconds},
     };
     add_metrics(file, position, sizeof metrics / sizeof metrics[0], metrics);
+}
+
+void lks__metrics_add_tensor(lks__metrics_file *file, const lks__tensor_metrics *m)
+{
+    char line[LINE_BYTES] = "", norm[LKS__JSON_NUMBER_BYTES], sum[LKS__JSON_NUMBER_BYTES];
+    lks__append(line, sizeof line,
+                "{\"step\": %" PRId64 ", \"samples\": %" PRId64 ", \"tensor\": \"%s\", \"elems\": %" PRId64
+                ", \"fan_in\": %" PRId64 ", \"hash\": \"%016" PRIx64 "\", \"norm\": %s, \"sum\": %s}\n",
+                m->step, m->samples, m->tensor, m->elems, m->fan_in, m->hash, lks__json_number(m->norm, norm),
+                lks__json_number(m->sum, sum));
+    add_line(file, line, strlen(line));
+}
+
+void lks__metrics_add_start(lks__metrics_file *file, const lks__start *s)
+{
+    char line[LINE_BYTES] = "";
+    lks__append(line, sizeof line,
+                "{\"step\": %" PRId64 ", \"samples\": %" PRId64
+                ", \"processes\": %d, \"threads\": %d, \"version\": \"%s\", \"library\": \"%.200s\", "
+                "\"kernels\": \"%016" PRIx64 "\", \"train_set\": \"%016" PRIx64
+                "\", \"test_set\": \"%016" PRIx64 "\"}\n",
+                s->step, s->samples, s->processes, s->threads, s->version, s->library, s->kernels,
+                s->train_set, s->test_set);
+    add_line(file, line, strlen(line));
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** metrics.jsonl: one JSON object per line, buffered, written without allocating. */
+/** metrics.jsonl and its like: one JSON object per line, buffered, written without allocating. */
 #ifndef LKS_RECORD_METRICS_FILE_H
 #define LKS_RECORD_METRICS_FILE_H
 
@@ -34,6 +34,8 @@ void lks__metrics_deinit(lks__metrics_file *file);
 
 void lks__metrics_add_step(lks__metrics_file *file, const lks__step_metrics *metrics);
 void lks__metrics_add_epoch(lks__metrics_file *file, const lks__epoch_metrics *metrics);
+void lks__metrics_add_tensor(lks__metrics_file *file, const lks__tensor_metrics *metrics);
+void lks__metrics_add_start(lks__metrics_file *file, const lks__start *start);
 
 /** Returns: LKS_OK; LKS_E_IO, once for the first failure since init. The file keeps its whole lines. */
 lks_status lks__metrics_flush(lks__metrics_file *file) LKS_MUST_USE;

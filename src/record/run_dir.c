@@ -19,19 +19,26 @@
 #define PLAN        "plan.json" /* what makes a folder a run directory: written first, never removed */
 #define CONFIG      "config.yaml"
 #define METRICS     "metrics.jsonl"
+#define HASHES      "hashes.jsonl"
+#define STARTS      "starts.jsonl"
 #define CHECKPOINTS "checkpoints"
 
 /* What a run leaves, besides its plan and its checkpoints; also when it was cut off. */
 static const char *const run_files[] = {
-    CONFIG, CONFIG ".tmp", METRICS, "model.safetensors", "model.safetensors.tmp", PLAN ".tmp",
+    CONFIG, CONFIG ".tmp", METRICS, HASHES, STARTS, "model.safetensors", "model.safetensors.tmp", PLAN ".tmp",
 };
 
 enum { N_RUN_FILES = sizeof run_files / sizeof run_files[0] };
 
+/* The files of lines. */
+enum { LOG_METRICS, LOG_HASHES, LOG_STARTS, N_LOGS };
+
+static const char *const log_names[N_LOGS] = {METRICS, HASHES, STARTS};
+
 struct lks__run_dir {
     char *path; /* without a slash at the end */
     int fd;     /* the folder, locked: nobody else writes here; -1: not open */
-    lks__metrics_file metrics;
+    lks__metrics_file logs[N_LOGS];
 };
 
 /* Without the slashes at its end. */
@@ -332,9 +339,25 @@ static lks_status fill(lks__run_dir *dir, const char *config_yaml, const char *p
         status = write_text(dir->path, CONFIG, config_yaml);
     if (status == LKS_OK)
         status = make_checkpoints(dir->path);
-    if (status == LKS_OK)
-        status = lks__metrics_init(&dir->metrics, lks__join_path(dir->path, METRICS));
+    for (int i = 0; i < N_LOGS && status == LKS_OK; i++)
+        status = lks__metrics_init(&dir->logs[i], lks__join_path(dir->path, log_names[i]));
     return status;
+}
+
+/* Nothing in it is open yet. NULL: no memory. */
+static lks__run_dir *new_run_dir(const char *path)
+{
+    lks__run_dir *dir = lks__alloc(sizeof *dir, LKS__MEM_MISC);
+    if (dir == NULL)
+        return NULL;
+    dir->fd = -1;
+    for (int i = 0; i < N_LOGS; i++)
+        dir->logs[i].fd = -1;
+    dir->path = clean_path(path);
+    if (dir->path != NULL)
+        return dir;
+    lks__free(dir);
+    return NULL;
 }
 
 lks_status lks__run_dir_create(const char *path, bool overwrite, const char *config_yaml,
@@ -344,14 +367,12 @@ lks_status lks__run_dir_create(const char *path, bool overwrite, const char *con
     lks_status status = lks__run_dir_check(path, overwrite);
     if (status != LKS_OK)
         return status;
-    lks__run_dir *dir = lks__alloc(sizeof *dir, LKS__MEM_MISC);
+    lks__run_dir *dir = new_run_dir(path);
     if (dir == NULL)
         return LKS_E_NOMEM;
-    dir->fd = dir->metrics.fd = -1;
-    dir->path = clean_path(path);
 
     bool is_new = false;
-    status = dir->path == NULL ? LKS_E_NOMEM : make_folder(dir->path, overwrite, &is_new);
+    status = make_folder(dir->path, overwrite, &is_new);
     if (status == LKS_OK)
         status = lock_folder(dir->path, &dir->fd);
     if (status == LKS_OK)
@@ -371,14 +392,12 @@ lks_status lks__run_dir_create(const char *path, bool overwrite, const char *con
 lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out)
 {
     *out = NULL;
-    lks__run_dir *dir = lks__alloc(sizeof *dir, LKS__MEM_MISC);
+    lks__run_dir *dir = new_run_dir(path);
     if (dir == NULL)
         return LKS_E_NOMEM;
-    dir->fd = dir->metrics.fd = -1;
-    dir->path = clean_path(path);
-    lks_status status = dir->path == NULL ? LKS_E_NOMEM : lock_folder(dir->path, &dir->fd);
-    if (status == LKS_OK)
-        status = lks__metrics_continue(&dir->metrics, lks__join_path(dir->path, METRICS), step);
+    lks_status status = lock_folder(dir->path, &dir->fd);
+    for (int i = 0; i < N_LOGS && status == LKS_OK; i++)
+        status = lks__metrics_continue(&dir->logs[i], lks__join_path(dir->path, log_names[i]), step);
     if (status != LKS_OK) {
         lks__run_dir_close(dir);
         return status;
@@ -391,7 +410,8 @@ void lks__run_dir_close(lks__run_dir *dir)
 {
     if (dir == NULL)
         return;
-    lks__metrics_deinit(&dir->metrics);
+    for (int i = 0; i < N_LOGS; i++)
+        lks__metrics_deinit(&dir->logs[i]);
     if (dir->fd >= 0)
         close(dir->fd);
     lks__free(dir->path);
@@ -400,17 +420,30 @@ void lks__run_dir_close(lks__run_dir *dir)
 
 void lks__run_dir_log_step(lks__run_dir *dir, const lks__step_metrics *metrics)
 {
-    lks__metrics_add_step(&dir->metrics, metrics);
+    lks__metrics_add_step(&dir->logs[LOG_METRICS], metrics);
 }
 
 void lks__run_dir_log_epoch(lks__run_dir *dir, const lks__epoch_metrics *metrics)
 {
-    lks__metrics_add_epoch(&dir->metrics, metrics);
+    lks__metrics_add_epoch(&dir->logs[LOG_METRICS], metrics);
+}
+
+void lks__run_dir_log_tensor(lks__run_dir *dir, const lks__tensor_metrics *metrics)
+{
+    lks__metrics_add_tensor(&dir->logs[LOG_HASHES], metrics);
+}
+
+void lks__run_dir_log_start(lks__run_dir *dir, const lks__start *start)
+{
+    lks__metrics_add_start(&dir->logs[LOG_STARTS], start);
 }
 
 lks_status lks__run_dir_flush(lks__run_dir *dir)
 {
-    return lks__metrics_flush(&dir->metrics);
+    lks_status status = LKS_OK;
+    for (int i = 0; i < N_LOGS && status == LKS_OK; i++)
+        status = lks__metrics_flush(&dir->logs[i]);
+    return status;
 }
 
 char *lks__run_dir_path(const lks__run_dir *dir, const char *file)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** The run directory: config.yaml, plan.json, metrics.jsonl, checkpoints/, model.safetensors. Written by rank
- * 0. */
+/** The run directory: config.yaml, plan.json, metrics.jsonl, hashes.jsonl, starts.jsonl, checkpoints/,
+ * model.safetensors. Written by rank 0. */
 #ifndef LKS_RECORD_RUN_DIR_H
 #define LKS_RECORD_RUN_DIR_H
 
@@ -18,12 +18,12 @@ typedef struct lks__run_dir lks__run_dir;
 lks_status lks__run_dir_check(const char *path, bool overwrite) LKS_MUST_USE;
 
 /** Creates the directory and its parents, writes config.yaml (may be NULL) and plan.json, opens
- * metrics.jsonl. With overwrite an earlier run's files are removed first. The directory is locked until it is
- * closed or the process ends: it is no other run's meanwhile. Returns: as check; LKS_E_IO. */
+ * the .jsonl files. With overwrite an earlier run's files are removed first. The directory is locked until it
+ * is closed or the process ends: it is no other run's meanwhile. Returns: as check; LKS_E_IO. */
 lks_status lks__run_dir_create(const char *path, bool overwrite, const char *config_yaml,
                                const char *plan_json, lks__run_dir **out) LKS_MUST_USE;
 
-/** Opens the directory of an earlier run and cuts its metrics.jsonl back to that step; its config and plan
+/** Opens the directory of an earlier run and cuts its .jsonl files back to that step; its config and plan
  * stay. Locked as by create.
  *  Returns: LKS_OK; LKS_E_EXISTS: in use by another run; LKS_E_ARG; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out) LKS_MUST_USE;
@@ -63,9 +63,30 @@ typedef struct lks__epoch_metrics {
     double train_loss, test_loss, test_accuracy, samples_per_second, seconds;
 } lks__epoch_metrics;
 
+/** One line of hashes.jsonl: a parameter tensor after a step. */
+typedef struct lks__tensor_metrics {
+    int64_t step, samples; /* 0: the initial parameters */
+    const char *tensor;    /* its name */
+    int64_t elems, fan_in; /* fan_in: of the layer that it belongs to */
+    uint64_t hash;         /* XXH64 of the plain layout */
+    double norm, sum;      /* l2 norm, sum of all elements */
+} lks__tensor_metrics;
+
+/** One line of starts.jsonl: where a run began or went on, and on what. */
+typedef struct lks__start {
+    int64_t step, samples; /* before the start */
+    int processes, threads;
+    const char *version;          /* lockstep's */
+    const char *library;          /* of kernels, with its version and instruction set */
+    uint64_t kernels;             /* lks__network_fingerprint */
+    uint64_t train_set, test_set; /* of sizes, first and last sample; 0: none */
+} lks__start;
+
 /** Buffered; an error is reported by lks__run_dir_flush. Allocate nothing. */
 void lks__run_dir_log_step(lks__run_dir *dir, const lks__step_metrics *metrics);
 void lks__run_dir_log_epoch(lks__run_dir *dir, const lks__epoch_metrics *metrics);
+void lks__run_dir_log_tensor(lks__run_dir *dir, const lks__tensor_metrics *metrics);
+void lks__run_dir_log_start(lks__run_dir *dir, const lks__start *start);
 lks_status lks__run_dir_flush(lks__run_dir *dir) LKS_MUST_USE;
 
 /** The path of a file in the directory, "runs/x/model.safetensors". Ownership: the caller lks__free()s it;

@@ -16,7 +16,7 @@
 static bool may_differ(const char *key)
 {
     static const char *const keys[] = {"name", "output", "threads"};
-    static const char *const groups[] = {"comm.", "metrics.", "checkpoint."};
+    static const char *const groups[] = {"comm.", "metrics.", "hashes.", "checkpoint."};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (strcmp(key, keys[i]) == 0)
             return true;

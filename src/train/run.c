@@ -95,6 +95,12 @@ static void note_stop(const lks_trainer *t, run *r, const lks__step_result *step
     }
 }
 
+/* After so many steps; the last parameters of a run are hashed by its end. */
+static bool is_hash_due(const lks_trainer *t, const lks__position *position)
+{
+    return position->step % t->config.hashes_every_steps == 0;
+}
+
 /* Takes one step and moves the position behind it. */
 static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
 {
@@ -122,6 +128,8 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     note_stop(t, r, step);
     if (with_metrics)
         log_step(t, r, step);
+    if (is_hash_due(t, &r->position))
+        return lks__log_hashes(t, r->position.step, r->position.samples);
     return LKS_OK;
 }
 
@@ -283,7 +291,12 @@ static lks_status finish(lks_trainer *t, run *r)
     result->times.reduce = reducer.reduce;
     result->times.optimizer = reducer.block;
     lks_status status = lks__params_hash(t, &result->parameters_hash);
-    if (status == LKS_OK && result->stopped == LKS_STOP_NONE)
+    bool stopped = result->stopped != LKS_STOP_NONE;
+    if (status == LKS_OK && !stopped && !is_hash_due(t, &r->position))
+        status = lks__log_hashes(t, r->position.step, r->position.samples);
+    if (status == LKS_OK && t->run_dir != NULL)
+        status = lks__run_dir_flush(t->run_dir);
+    if (status == LKS_OK && !stopped)
         status = save_model(t);
     return lks__agree(t->config.group, status);
 }
@@ -295,7 +308,12 @@ lks_status lks_trainer_run(lks_trainer *t, lks_train_result *out)
     if (t->has_run)
         return lks__fail(LKS_E_ARG, "a trainer runs once; create another one");
     t->has_run = true;
-    lks_status status = lks__agree(t->config.group, open_run_dir(t));
+    lks_status status = open_run_dir(t);
+    if (status == LKS_OK)
+        status = lks__log_start(t);
+    if (status == LKS_OK && t->start.step == 0)
+        status = lks__log_hashes(t, 0, 0);
+    status = lks__agree(t->config.group, status);
     if (status == LKS_OK)
         status = take_up(t, &r);
     if (status == LKS_OK)

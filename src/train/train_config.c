@@ -219,6 +219,7 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
             .overwrite = options->overwrite,
             .config_yaml = j.yaml,
             .metrics_every_steps = settings->metrics_every_steps,
+            .hashes_every_steps = settings->hashes_every_steps,
             .checkpoint_every_steps = settings->checkpoint_every_steps,
             .checkpoint_keep = settings->checkpoint_keep,
             .stop_signal = options->stop_signal,

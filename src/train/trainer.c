@@ -19,6 +19,7 @@ lks_trainer_config lks_trainer_config_default(void)
         .optimizer = lks_optimizer_config_default(LKS_SGD),
         .threads = 1,
         .metrics_every_steps = 10,
+        .hashes_every_steps = 100,
         .checkpoint_keep = 3,
     };
 }
@@ -38,9 +39,11 @@ static lks_status check_config(const lks_trainer_config *c)
     if (info.n_samples != c->plan->n_samples)
         return lks__fail(LKS_E_ARG, "the plan is for %lld samples, the training set has %lld",
                          (long long)c->plan->n_samples, (long long)info.n_samples);
-    if (c->threads < 1 || c->metrics_every_steps < 1)
-        return lks__fail(LKS_E_ARG, "threads is %d and metrics_every_steps %lld; both must be >= 1",
-                         c->threads, (long long)c->metrics_every_steps);
+    if (c->threads < 1 || c->metrics_every_steps < 1 || c->hashes_every_steps < 1)
+        return lks__fail(
+            LKS_E_ARG,
+            "threads is %d, metrics_every_steps %lld and hashes_every_steps %lld; all must be >= 1",
+            c->threads, (long long)c->metrics_every_steps, (long long)c->hashes_every_steps);
     if (c->checkpoint_every_steps < 0 || c->checkpoint_keep < 1)
         return lks__fail(LKS_E_ARG,
                          "checkpoint_every_steps is %lld and checkpoint_keep %lld; >= 0 and >= 1 "
@@ -188,8 +191,7 @@ static uint64_t hash_of_optimizer(const lks_optimizer_config *c)
     return hash_of_text(text);
 }
 
-/* Of the sizes, and of the first and the last sample as they are trained on. No set: 0. */
-static lks_status hash_of_dataset(const lks_dataset *dataset, int64_t *out)
+lks_status lks__dataset_hash(const lks_dataset *dataset, int64_t *out)
 {
     *out = 0;
     if (dataset == NULL)
@@ -213,9 +215,9 @@ static lks_status list_common(const lks_trainer *t, int64_t out[N_COMMON])
 {
     char *plan = NULL;
     int64_t train_set, test_set;
-    lks_status status = hash_of_dataset(t->config.train_set, &train_set);
+    lks_status status = lks__dataset_hash(t->config.train_set, &train_set);
     if (status == LKS_OK)
-        status = hash_of_dataset(t->config.test_set, &test_set);
+        status = lks__dataset_hash(t->config.test_set, &test_set);
     if (status == LKS_OK)
         status = lks_plan_to_json(t->config.plan, &plan);
     if (status != LKS_OK)

@@ -101,6 +101,16 @@ lks_status lks__checkpoint_save(lks_trainer *trainer, const char *path,
  *  plan or seed; LKS_E_NOT_FOUND; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__checkpoint_load(lks_trainer *trainer) LKS_MUST_USE;
 
+/** Hash of a data set's sizes, and of its first and last sample as they are trained on. NULL: 0. */
+lks_status lks__dataset_hash(const lks_dataset *dataset, int64_t *out) LKS_MUST_USE;
+
+/** Rank 0, between two steps, while nobody updates parameters: an entry of hashes.jsonl, one line for each
+ * parameter. For the others, and without a run directory, nothing. */
+lks_status lks__log_hashes(lks_trainer *trainer, int64_t step, int64_t samples) LKS_MUST_USE;
+
+/** The same for the line of starts.jsonl. */
+lks_status lks__log_start(lks_trainer *trainer) LKS_MUST_USE;
+
 /** XXH64 of all parameters in the plain layout, in graph order. */
 lks_status lks__params_hash(lks_trainer *trainer, uint64_t *out) LKS_MUST_USE;
 

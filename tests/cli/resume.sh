@@ -40,6 +40,7 @@ same_end() {
     without_times "$work/$1/metrics.jsonl" >"$work/one"
     without_times "$work/$2/metrics.jsonl" >"$work/other"
     cmp "$work/one" "$work/other" || fail "$1 and $2 have logged different metrics"
+    cmp "$work/$1/hashes.jsonl" "$work/$2/hashes.jsonl" || fail "$1 and $2 have logged different hashes"
 }
 
 # An epoch has 52 steps (1438 samples in steps of 28: the last one of 10): step 104 ends one, the others lie within one.

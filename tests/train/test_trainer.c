@@ -3,9 +3,12 @@
  * failures. */
 #include "check.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#include <xxhash.h>
 
 #include <lockstep/lockstep.h>
 
@@ -128,6 +131,7 @@ static lks_status train(member *m)
         config.seed = t->seed + (t->odd_seed_rank == lks_group_rank(m->group));
         config.init_path = t->init_path;
         config.output_path = t->output_path;
+        config.hashes_every_steps = 8;
         config.stop_signal = &m->stop_signal;
         if (t->time_rank == lks_group_rank(m->group))
             config.max_seconds = 1e-9;
@@ -420,6 +424,70 @@ static void a_run_directory_is_written_and_its_model_read(void **state)
     CHECK_INT(system(command), 0);
 }
 
+/* The lines of the last step, against the model's file: hashes of XXH64 in one go, sums in plain order. 30
+ * steps with hashes after every 8. */
+static void check_hashes_of_model(const char *run)
+{
+    enum { N_TENSORS = 6, N_ENTRIES = 5 };
+    static const int64_t steps[N_ENTRIES] = {0, 8, 16, 24, 30};
+    char path[128], tensor[32];
+    snprintf(path, sizeof path, "%s/model.safetensors", run);
+    lks__safetensors *model;
+    CHECK_OK(lks__safetensors_open(path, &model));
+    snprintf(path, sizeof path, "%s/hashes.jsonl", run);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    for (int i = 0; i < N_ENTRIES * N_TENSORS; i++) {
+        long long step, samples, elems, fan_in;
+        unsigned long long hash;
+        double norm, sum, squares = 0, total = 0;
+        CHECK_INT(fscanf(file,
+                         "{\"step\": %lld, \"samples\": %lld, \"tensor\": \"%31[^\"]\", \"elems\": %lld, "
+                         "\"fan_in\": %lld, \"hash\": \"%llx\", \"norm\": %lf, \"sum\": %lf} ",
+                         &step, &samples, tensor, &elems, &fan_in, &hash, &norm, &sum),
+                  8);
+        CHECK_INT(step, steps[i / N_TENSORS]);
+        lks__tensor_info info = lks__safetensors_tensor(model, i % N_TENSORS);
+        assert_string_equal(tensor, info.name);
+        CHECK_INT(elems * (long long)sizeof(float), info.bytes);
+        if (step < 30)
+            continue;
+        float data[512];
+        CHECK_OK(lks__safetensors_read(model, tensor, info.n_dims, info.shape, data));
+        for (long long k = 0; k < elems; k++) {
+            squares += (double)data[k] * (double)data[k];
+            total += (double)data[k];
+        }
+        if (hash != XXH64(data, (size_t)info.bytes, 0))
+            fail_msg("%s: hash %016llx", tensor, hash);
+        /* fewer than 512 additions in double precision: relative 512 * 2^-53 of the sum of moduli */
+        CHECK_NEAR(norm, sqrt(squares), 1e-13 * sqrt(squares));
+        CHECK_NEAR(sum, total, 1e-13 * sqrt(512 * squares));
+    }
+    CHECK_INT(fgetc(file), EOF);
+    fclose(file);
+    lks__safetensors_close(model);
+}
+
+static void hashes_are_those_of_the_parameters_on_any_number_of_members(void **state)
+{
+    (void)state;
+    static member m[MAX_MEMBERS];
+    char folder[] = "/tmp/lockstep-trainer-XXXXXX", run[64], command[160];
+    assert_non_null(mkdtemp(folder));
+    for (int members = 1; members <= 4; members *= 4) {
+        snprintf(run, sizeof run, "%s/run%d", folder, members);
+        trial t = default_trial(members);
+        t.output_path = run;
+        run_well(&t, m);
+        check_hashes_of_model(run);
+    }
+    snprintf(command, sizeof command, "cmp %s/run1/hashes.jsonl %s/run4/hashes.jsonl", folder, folder);
+    CHECK_INT(system(command), 0);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    CHECK_INT(system(command), 0);
+}
+
 static void an_allocation_that_fails_is_reported_and_leaks_nothing(void **state)
 {
     (void)state;
@@ -463,6 +531,7 @@ int main(void)
         cmocka_unit_test(a_plan_made_by_hand_is_refused),
         cmocka_unit_test(a_diverging_run_stops_on_all_members_alike),
         cmocka_unit_test(a_run_directory_is_written_and_its_model_read),
+        cmocka_unit_test(hashes_are_those_of_the_parameters_on_any_number_of_members),
         cmocka_unit_test(an_allocation_that_fails_is_reported_and_leaks_nothing),
     };
     return cmocka_run_group_tests(tests, make_samples, NULL);

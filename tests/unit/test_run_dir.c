@@ -46,6 +46,8 @@ static void a_new_directory_is_filled(void **state)
     get_file(in_dir("a/b/run", "plan.json"), text, sizeof text);
     assert_string_equal(text, A_PLAN);
     CHECK_INT(get_file(in_dir("a/b/run", "metrics.jsonl"), text, sizeof text), 0);
+    CHECK_INT(get_file(in_dir("a/b/run", "hashes.jsonl"), text, sizeof text), 0);
+    CHECK_INT(get_file(in_dir("a/b/run", "starts.jsonl"), text, sizeof text), 0);
     assert_true(file_exists(in_dir("a/b/run", "checkpoints")));
 
     char *model = lks__run_dir_path(dir, "model.safetensors");
@@ -317,6 +319,72 @@ static void metrics_are_json_lines(void **state)
     lks__run_dir_close(dir);
 }
 
+static void tensors_and_starts_have_files_of_their_own(void **state)
+{
+    (void)state;
+    lks__run_dir *dir = create(in_temp_folder("tensors"), false);
+    const lks__tensor_metrics tensor = {.step = 100,
+                                        .samples = 6400,
+                                        .tensor = "0.weight",
+                                        .elems = 12,
+                                        .fan_in = 4,
+                                        .hash = UINT64_C(0xfedcba9876543210),
+                                        .norm = 1.0 / 3.0,
+                                        .sum = NAN};
+    const lks__start start = {.step = 50,
+                              .processes = 3,
+                              .threads = 2,
+                              .version = "1.2.3",
+                              .library = "kernels 4.5",
+                              .kernels = 0xab,
+                              .train_set = UINT64_MAX};
+    lks__run_dir_log_tensor(dir, &tensor);
+    lks__run_dir_log_start(dir, &start);
+    CHECK_OK(lks__run_dir_flush(dir));
+    lks__run_dir_close(dir);
+    char text[1000];
+    get_file(in_dir("tensors", "hashes.jsonl"), text, sizeof text);
+    assert_string_equal(text, "{\"step\": 100, \"samples\": 6400, \"tensor\": \"0.weight\", \"elems\": 12, "
+                              "\"fan_in\": 4, \"hash\": \"fedcba9876543210\", \"norm\": 0.3333333333333333, "
+                              "\"sum\": null}\n");
+    get_file(in_dir("tensors", "starts.jsonl"), text, sizeof text);
+    assert_string_equal(text, "{\"step\": 50, \"samples\": 0, \"processes\": 3, \"threads\": 2, \"version\": "
+                              "\"1.2.3\", \"library\": \"kernels 4.5\", \"kernels\": \"00000000000000ab\", "
+                              "\"train_set\": \"ffffffffffffffff\", \"test_set\": \"0000000000000000\"}\n");
+}
+
+/* Going on from step 50 keeps what was there when its checkpoint was written. */
+static void what_comes_after_the_checkpoint_is_cut_off(void **state)
+{
+    (void)state;
+    lks__run_dir *dir = create(in_temp_folder("cut"), false);
+    lks__tensor_metrics tensor = {.tensor = "0.weight"};
+    lks__start start = {.version = "", .library = ""};
+    for (int64_t step = 0; step <= 75; step += 25) {
+        tensor.step = start.step = step;
+        lks__run_dir_log_tensor(dir, &tensor);
+        lks__run_dir_log_start(dir, &start);
+    }
+    lks__run_dir_close(dir);
+    CHECK_OK(lks__run_dir_continue(in_temp_folder("cut"), 50, &dir));
+    tensor.step = start.step = 60;
+    lks__run_dir_log_tensor(dir, &tensor);
+    lks__run_dir_log_start(dir, &start);
+    lks__run_dir_close(dir);
+    static const char *const names[] = {"hashes.jsonl", "starts.jsonl"};
+    static const int steps[] = {0, 25, 50, 60};
+    for (int i = 0; i < 2; i++) {
+        FILE *file = fopen(in_dir("cut", names[i]), "r");
+        for (int k = 0; k < 4; k++) {
+            json_t *line = next_line(file);
+            CHECK_INT(number(line, "step"), steps[k]);
+            json_decref(line);
+        }
+        assert_null(next_line(file));
+        fclose(file);
+    }
+}
+
 /* More lines than the buffer holds, none of them longer than any double can make it; closing writes the rest.
  */
 static void many_lines_need_no_memory(void **state)
@@ -421,6 +489,8 @@ int main(void)
         cmocka_unit_test(closed_folders_are_refused),
         cmocka_unit_test(numbers_are_short_and_exact),
         cmocka_unit_test(metrics_are_json_lines),
+        cmocka_unit_test(tensors_and_starts_have_files_of_their_own),
+        cmocka_unit_test(what_comes_after_the_checkpoint_is_cut_off),
         cmocka_unit_test(many_lines_need_no_memory),
         cmocka_unit_test(a_full_disk_is_told_once_and_keeps_whole_lines),
         cmocka_unit_test(a_directory_that_cannot_be_filled_is_taken_back),
