@@ -100,7 +100,7 @@ static void bench_init(bench *b, int rank, int size, int fd)
     int64_t shape[] = {28, 28}, hidden[] = {512, 256};
     must(lks_dataset_from_arrays(N_SAMPLES, 2, shape, LKS_U8, b->pixels, b->labels, &b->samples));
     must(lks_dataset_set_normalize(b->samples, &(lks_normalize){.mean = 0.5, .std = 0.29}));
-    must(lks_graph_create_mlp(N_FEATURES, 2, hidden, N_CLASSES, &b->graph));
+    must(lks_graph_create_mlp(N_FEATURES, 2, hidden, 0, N_CLASSES, &b->graph));
 
     lks_plan_config wanted = lks_plan_config_default();
     wanted.n_samples = N_SAMPLES;
@@ -187,7 +187,7 @@ static void measure_matrix_rate(void)
     int64_t batch = 1024, hidden = 1024;
     lks_graph *graph;
     lks__network *network;
-    must(lks_graph_create_mlp(1024, 1, &hidden, 1024, &graph));
+    must(lks_graph_create_mlp(1024, 1, &hidden, 0, 1024, &graph));
     lks__network_config config = {.graph = graph, .n_batches = 1, .batches = &batch, .threads = 1};
     must(lks__network_create(&config, &network));
     int64_t elems = lks__network_arena_elems(network);

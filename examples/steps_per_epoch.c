@@ -63,7 +63,7 @@ static lks_status build(parts *p)
     int64_t shape = N_FEATURES, hidden = 16;
     status = lks_dataset_from_arrays(N_SAMPLES, 1, &shape, LKS_F32, features, labels, &p->samples);
     if (status == LKS_OK)
-        status = lks_graph_create_mlp(N_FEATURES, 1, &hidden, N_CLASSES, &p->graph);
+        status = lks_graph_create_mlp(N_FEATURES, 1, &hidden, 0, N_CLASSES, &p->graph);
     if (status != LKS_OK)
         return status;
 

@@ -37,16 +37,23 @@ LKS_API lks_value lks_graph_linear(lks_graph *graph, const char *name, lks_value
 /** y = max(x, 0). */
 LKS_API lks_value lks_graph_relu(lks_graph *graph, lks_value x);
 
+/** As torch.nn.Dropout. Training: an element is 0 with probability p and x / (1 - p) else, independently of
+ * all others; which ones are dropped depends on the run's seed, step, leaf and sample in it, never on the
+ * number of processes. Evaluation: y = x. 0 <= p < 1, rounded to a multiple of 2^-16 (never to 0 or 1). */
+LKS_API lks_value lks_graph_dropout(lks_graph *graph, lks_value x, double p);
+
 /** The loss, and the end of a graph: -log softmax(logits)[label]. logits: {n_classes}. */
 LKS_API lks_value lks_graph_softmax_cross_entropy(lks_graph *graph, lks_value logits);
 
 /** Says whether the graph can be compiled. Returns: LKS_OK; LKS_E_ARG with the first mistake; LKS_E_NOMEM. */
 LKS_API lks_status lks_graph_check(const lks_graph *graph) LKS_MUST_USE;
 
-/** input -> (linear -> ReLU) for each hidden size -> linear -> softmax cross-entropy. Parameters are named as
- * those of torch.nn.Sequential(Linear, ReLU, ..., Linear): "0.weight", "0.bias", "2.weight", ... */
+/** input -> (linear -> ReLU -> dropout) for each hidden size -> linear -> softmax cross-entropy. dropout: p,
+ * 0 for none. Parameters are named as those of torch.nn.Sequential(Linear, ReLU, ..., Linear): "0.weight",
+ * "0.bias", "2.weight", ...; and with dropout as those of Sequential(Linear, ReLU, Dropout, ..., Linear):
+ * "0.weight", "0.bias", "3.weight", ... */
 LKS_API lks_status lks_graph_create_mlp(int64_t n_features, int n_hidden, const int64_t *hidden,
-                                        int64_t n_classes, lks_graph **out) LKS_MUST_USE;
+                                        double dropout, int64_t n_classes, lks_graph **out) LKS_MUST_USE;
 
 LKS_END_DECLS
 

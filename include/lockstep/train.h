@@ -77,7 +77,7 @@ typedef struct lks_trainer_config {
     const lks_dataset *train_set; /* plan->n_samples samples */
     const lks_dataset *test_set;  /* NULL: no evaluation */
     lks_optimizer_config optimizer;
-    int64_t seed;                    /* of the initial parameters and of the sampler */
+    int64_t seed;                    /* of the initial parameters, of the sampler and of dropout */
     int threads;                     /* compute threads of this member; 1 */
     const char *init_path;           /* safetensors file to start from; NULL: initialise from the seed */
     const char *resume_path;         /* checkpoint to go on from, of a run with the same plan on any number of

@@ -81,7 +81,7 @@ const lks__option lks__options[] = {
     {"name", TEXT(name), .default_doc = "the config file's name",
      .doc = "name of the run"},
     {"seed", INT(seed), BETWEEN(0, 4294967295.0), .default_text = "0",
-     .doc = "seed of the initial parameters and of the order of samples (epoch e uses seed + e)"},
+     .doc = "seed of the initial parameters, of the order of samples (epoch e uses seed + e) and of dropout"},
     {"output", TEXT(output), .default_doc = "runs/NAME",
      .doc = "run directory"},
     {"threads", INT(threads), BETWEEN(1, 1024), .default_text = "1",
@@ -91,6 +91,9 @@ const lks__option lks__options[] = {
      .doc = "network; mlp: linear layers with ReLU between them"},
     {"model.hidden", INT_LIST(hidden, n_hidden), BETWEEN(1, 1e6), .default_text = "[512, 256]",
      .doc = "mlp: sizes of the hidden layers; [] for none"},
+    {"model.dropout", FLOAT(dropout), FROM_0_BELOW_1, .default_text = "0",
+     .doc = "mlp: probability with which training drops an element after each ReLU; above 0, layers are named "
+            "as in PyTorch's Sequential with a Dropout behind each ReLU"},
 
     {"data.kind", CHOICE(data_kind, data_kinds), .default_text = "mnist",
      .doc = "mnist, idx: the four IDX files in data.path, plain or gzip, under the names that MNIST gives "

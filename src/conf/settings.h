@@ -30,6 +30,7 @@ typedef struct lks__settings {
     lks__model_kind model_kind;
     int64_t hidden[LKS__MAX_LIST]; /* mlp: sizes of the hidden layers */
     int64_t n_hidden;
+    double dropout; /* mlp: after each ReLU */
 
     lks__data_kind data_kind;
     const char *data_path;

@@ -125,9 +125,9 @@ static lks_status compile_units(lks__network *network, const lks__network_config
 
 /* ---- activations ---- */
 
-/* Where each value and its gradient start in the activations. */
+/* Where each value, its gradient and its mask start in the activations. */
 typedef struct memory_plan {
-    int64_t *values, *grads; /* [n_nodes]; -1: nowhere */
+    int64_t *values, *grads, *masks; /* [n_nodes]; -1: nowhere */
     int64_t end_elems;
 } memory_plan;
 
@@ -145,8 +145,20 @@ static void plan_values(const lks__network *network, memory_plan *plan)
     }
 }
 
+/* A byte per element. */
+static void plan_masks(const lks__network *network, memory_plan *plan)
+{
+    const int64_t per_elem = sizeof(float);
+    for (int i = 0; i < network->n_nodes; i++) {
+        int64_t bytes = network->max_batch * network->nodes[i].n_elems;
+        plan->masks[i] = network->nodes[i].op->keeps_mask
+                             ? take(&plan->end_elems, (bytes + per_elem - 1) / per_elem)
+                             : -1;
+    }
+}
+
 /* In a chain a gradient is dead once the one below it is there: two slots take turns. The loss's own gradient
- * has a third, so that backward can be repeated. */
+ * has a third, which nothing writes over, so that backward can be repeated. */
 static void plan_grads(const lks__network *network, memory_plan *plan)
 {
     int64_t largest = 0;
@@ -156,12 +168,13 @@ static void plan_grads(const lks__network *network, memory_plan *plan)
     const int64_t slots[2] = {take(&plan->end_elems, network->max_batch * largest),
                               take(&plan->end_elems, network->max_batch * largest)};
     int turn = 0;
+    int64_t of_loss = -1;
     for (int i = network->n_nodes - 1; i > 0; i--) {
         const lks__node *node = &network->nodes[i];
         if (node->op->ends_graph)
-            plan->grads[node->x] = take(&plan->end_elems,
-                                        network->max_batch * network->nodes[node->x].n_elems);
-        else if (node->op->in_place)
+            plan->grads[node->x] = of_loss = take(&plan->end_elems,
+                                                  network->max_batch * network->nodes[node->x].n_elems);
+        else if (node->op->in_place && plan->grads[i] != of_loss)
             plan->grads[node->x] = plan->grads[i];
         else
             plan->grads[node->x] = network->trains[node->x] ? slots[turn++ % 2] : -1;
@@ -178,6 +191,7 @@ static void set_addresses(lks__network *network, const memory_plan *plan)
             float *base = network->activations;
             unit->y = plan->values[i] >= 0 ? base + plan->values[i] : NULL;
             unit->dy = plan->grads[i] >= 0 ? base + plan->grads[i] : NULL;
+            unit->kept = plan->masks[i] >= 0 ? (uint8_t *)(base + plan->masks[i]) : NULL;
             unit->x = x >= 0 ? base + plan->values[x] : NULL;
             unit->dx = x >= 0 && plan->grads[x] >= 0 ? base + plan->grads[x] : NULL;
         }
@@ -187,9 +201,11 @@ static lks_status alloc_activations(lks__network *network)
 {
     lks_status status = LKS_E_NOMEM;
     memory_plan plan = {.values = lks__alloc_array(network->n_nodes, sizeof(int64_t), LKS__MEM_MISC),
-                        .grads = lks__alloc_array(network->n_nodes, sizeof(int64_t), LKS__MEM_MISC)};
-    if (plan.values != NULL && plan.grads != NULL) {
+                        .grads = lks__alloc_array(network->n_nodes, sizeof(int64_t), LKS__MEM_MISC),
+                        .masks = lks__alloc_array(network->n_nodes, sizeof(int64_t), LKS__MEM_MISC)};
+    if (plan.values != NULL && plan.grads != NULL && plan.masks != NULL) {
         plan_values(network, &plan);
+        plan_masks(network, &plan);
         plan_grads(network, &plan);
         network->activations = lks__alloc_array(plan.end_elems, sizeof(float), LKS__MEM_ACTIVATIONS);
         network->labels = lks__alloc_array(network->max_batch, sizeof(int32_t), LKS__MEM_ACTIVATIONS);
@@ -198,6 +214,7 @@ static lks_status alloc_activations(lks__network *network)
         set_addresses(network, &plan);
         status = LKS_OK;
     }
+    lks__free(plan.masks);
     lks__free(plan.grads);
     lks__free(plan.values);
     return status;
@@ -225,6 +242,8 @@ static void describe_unit(const lks__unit *unit, lks__text *text)
 {
     lks__text_add(text, "batch %lld %s [%lld]\n", (long long)unit->batch, unit->node->op->name,
                   (long long)unit->node->n_elems);
+    if (unit->node->op->describe != NULL)
+        unit->node->op->describe(unit->node, text);
     for (int phase = 0; phase < LKS__PHASES; phase++)
         if (unit->primitives[phase] != NULL)
             lks__text_add(text, "%s: %s\n", unit->kernel_names[phase],

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "nn/dropout.h"
 
 /* Sizes below this keep every product of two of them, and of a few such products with a batch, in 63 bits. */
 #define MAX_ELEMS ((int64_t)INT32_MAX)
@@ -141,6 +142,19 @@ lks_value lks_graph_relu(lks_graph *graph, lks_value x)
     return add(graph, &(lks__node){.op = &lks__op_relu, .x = x});
 }
 
+lks_value lks_graph_dropout(lks_graph *graph, lks_value x, double p)
+{
+    lks__node node = {.op = &lks__op_dropout, .x = x};
+    if (graph->status != LKS_OK)
+        return LKS_VALUE_NONE;
+    if (!(p >= 0.0 && p < 1.0))
+        return keep_mistake(graph, lks__fail(LKS_E_ARG, "dropout: p is %g; 0 <= p < 1 is allowed", p));
+    for (int i = 0; i < graph->n_nodes; i++)
+        node.dropout.ordinal += graph->nodes[i].op == &lks__op_dropout;
+    node.dropout.threshold = lks__dropout_threshold(p);
+    return add(graph, &node);
+}
+
 lks_value lks_graph_softmax_cross_entropy(lks_graph *graph, lks_value logits)
 {
     return add(graph, &(lks__node){.op = &lks__op_softmax_cross_entropy, .x = logits});
@@ -180,8 +194,8 @@ lks_status lks_graph_check(const lks_graph *graph)
     return check_chain(graph);
 }
 
-lks_status lks_graph_create_mlp(int64_t n_features, int n_hidden, const int64_t *hidden, int64_t n_classes,
-                                lks_graph **out)
+lks_status lks_graph_create_mlp(int64_t n_features, int n_hidden, const int64_t *hidden, double dropout,
+                                int64_t n_classes, lks_graph **out)
 {
     lks_graph *graph;
     *out = NULL;
@@ -189,13 +203,17 @@ lks_status lks_graph_create_mlp(int64_t n_features, int n_hidden, const int64_t 
     if (status != LKS_OK)
         return status;
 
-    char name[16]; /* the place in torch.nn.Sequential, where every ReLU takes one as well */
+    char
+        name[16]; /* the place in torch.nn.Sequential, where every ReLU and every Dropout takes one as well */
+    const int stride = dropout == 0.0 ? 2 : 3;
     lks_value x = lks_graph_input(graph, 1, &n_features);
     for (int i = 0; i < n_hidden; i++) {
-        snprintf(name, sizeof name, "%d", 2 * i);
+        snprintf(name, sizeof name, "%d", stride * i);
         x = lks_graph_relu(graph, lks_graph_linear(graph, name, x, hidden[i], true));
+        if (dropout != 0.0)
+            x = lks_graph_dropout(graph, x, dropout);
     }
-    snprintf(name, sizeof name, "%d", 2 * n_hidden);
+    snprintf(name, sizeof name, "%d", stride * n_hidden);
     x = lks_graph_linear(graph, name, x, n_classes, true);
     (void)lks_graph_softmax_cross_entropy(graph, x);
 

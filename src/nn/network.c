@@ -93,20 +93,25 @@ static lks_status run_phase(const lks__run *run, const lks__unit *unit, lks__pha
     return unit->node->op->run[phase] != NULL ? unit->node->op->run[phase](run, unit) : LKS_OK;
 }
 
-lks_status lks__network_forward(lks__network *network, int64_t batch, const float *params, lks__loss *out)
+lks_status lks__network_forward(lks__network *network, int64_t batch, const float *params,
+                                const lks__draw *draw, lks__loss *out)
 {
     const lks__unit *units = find_units(network, batch);
     if (units == NULL)
         return fail_batch(network, batch);
 
     lks__loss loss = {0};
-    const lks__run run = {.dnn = network->dnn, .params = params, .labels = network->labels, .loss = &loss};
+    const lks__run run = {
+        .dnn = network->dnn, .params = params, .draw = draw, .labels = network->labels, .loss = &loss};
     lks_status status = LKS_OK;
     int before = lks__network_enter(network);
     for (int i = 0; status == LKS_OK && i < network->n_nodes; i++)
         status = run_phase(&run, &units[i], LKS__FORWARD);
     lks__network_leave(before);
     network->forwarded = status == LKS_OK ? batch : 0;
+    network->drew = draw != NULL;
+    if (draw != NULL)
+        network->draw = *draw;
     if (status == LKS_OK)
         *out = loss;
     return status;
@@ -140,7 +145,8 @@ lks_status lks__network_backward(lks__network *network, int64_t batch, const flo
         return lks__fail(LKS_E_ARG, "backward of batch size %lld without a forward of that size before it",
                          (long long)batch);
 
-    const lks__run run = {.dnn = network->dnn, .params = params, .grads = grads};
+    const lks__run run = {
+        .dnn = network->dnn, .params = params, .grads = grads, .draw = network->drew ? &network->draw : NULL};
     lks_status status = LKS_OK;
     int before = lks__network_enter(network);
     for (int i = network->n_nodes - 1; status == LKS_OK && i >= 0; i--) {

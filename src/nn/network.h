@@ -76,17 +76,26 @@ typedef struct lks__loss {
     int64_t n_correct; /* argmax(logits) == label; the first of equal ones */
 } lks__loss;
 
-/** Runs forward on the batch in lks__network_input. batch: one of the compiled sizes. Returns: LKS_OK;
- * LKS_E_ARG (size, or a label >= n_classes); LKS_E_KERNEL. */
+/** What the random numbers of a forward depend on, whichever process runs it. */
+typedef struct lks__draw {
+    int64_t seed;
+    int64_t step; /* of the run, 0-based */
+    int64_t leaf; /* of the step, 0-based */
+} lks__draw;
+
+/** Runs forward on the batch in lks__network_input. batch: one of the compiled sizes. draw: NULL for an
+ * evaluation, in which nothing is random. Returns: LKS_OK; LKS_E_ARG (size, or a label >= n_classes);
+ * LKS_E_KERNEL. */
 lks_status lks__network_forward(lks__network *network, int64_t batch, const float *params,
-                                lks__loss *out) LKS_MUST_USE;
+                                const lks__draw *draw, lks__loss *out) LKS_MUST_USE;
 
 /** Called when a parameter's gradient is final and backward will not read the parameter again. */
 typedef void lks__grad_ready_fn(void *context, int param_index);
 
 /** Gradients of the *sum* of the batch's losses, written (not added) to the arena `grads`. Runs after forward
- * with the same batch and params. The first layer's input gradient is not computed. ready: may be NULL; it is
- * called with descending indices. Returns: LKS_OK; LKS_E_ARG (no forward of this size before); LKS_E_KERNEL.
+ * with the same batch and params, and drops what it dropped. The first layer's input gradient is not
+ * computed. ready: may be NULL; it is called with descending indices. Returns: LKS_OK; LKS_E_ARG (no forward
+ * of this size before); LKS_E_KERNEL.
  */
 lks_status lks__network_backward(lks__network *network, int64_t batch, const float *params, float *grads,
                                  lks__grad_ready_fn *ready, void *ready_context) LKS_MUST_USE;

@@ -10,6 +10,8 @@ struct lks__network {
     int n_nodes, n_params, n_batches;
     int64_t max_batch;
     int64_t forwarded; /* batch size of the last forward that succeeded; 0: none */
+    lks__draw draw;    /* of that forward */
+    bool drew;         /* it had one */
     int64_t arena_elems;
     uint64_t fingerprint;
 

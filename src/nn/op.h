@@ -3,6 +3,7 @@
 #ifndef LKS_NN_OP_H
 #define LKS_NN_OP_H
 
+#include "base/text.h"
 #include "nn/network.h"
 #include "nn/onednn/dnn.h"
 
@@ -25,6 +26,10 @@ typedef struct lks__node {
             int64_t out_features;
             bool bias;
         } linear;
+        struct {
+            uint32_t ordinal;   /* which dropout of the graph, from 0 */
+            uint32_t threshold; /* p x 2^16 */
+        } dropout;
     };
 } lks__node;
 
@@ -51,7 +56,8 @@ typedef struct lks__unit {
     const float *x;                                         /* [batch, n_inputs] */
     float *y;                                               /* [batch, node->n_elems]; NULL for the loss */
     float *dx;                                              /* as x; NULL unless wants_dx */
-    float *dy; /* as y; NULL if nothing from here down has parameters */
+    float *dy;     /* as y; NULL if nothing from here down has parameters */
+    uint8_t *kept; /* [batch, node->n_elems], from forward to backward; NULL unless the op keeps_mask */
 } lks__unit;
 
 /** What one run of a step works with. */
@@ -59,18 +65,23 @@ typedef struct lks__run {
     lks__dnn *dnn;
     const float *params;   /* arena */
     float *grads;          /* arena; backward only */
+    const lks__draw *draw; /* of this forward, or of the one before this backward; NULL: an evaluation */
     const int32_t *labels; /* [batch]; forward only */
     lks__loss *loss;       /* forward only: the loss adds to it */
 } lks__run;
 
 struct lks__op {
     const char *name;
-    bool in_place;     /* y may be x and dx is dy; backward reads y alone */
+    bool in_place;     /* y may be x and dx may be dy; backward reads y and the mask alone */
     bool keeps_output; /* nobody may write over y: backward, or the caller, reads it */
+    bool keeps_mask;   /* forward writes a byte per element for backward */
     bool ends_graph;   /* its value is the loss; nothing reads it */
 
     /* Sets shape, n_elems and params of `node` from what it reads. Returns: LKS_OK; LKS_E_ARG. */
     lks_status (*infer)(lks__node *node, const lks__node *x);
+
+    /* Adds what the node computes with to the fingerprint, besides shape and parameters. NULL: nothing. */
+    void (*describe)(const lks__node *node, lks__text *text);
 
     /* Makes the unit's primitives; decides layouts that are NULL, takes the others. NULL: none to make. */
     lks_status (*compile)(lks__dnn *dnn, lks__unit *unit);
@@ -82,6 +93,7 @@ struct lks__op {
     int64_t (*flops)(const lks__unit *unit);
 };
 
-extern const lks__op lks__op_input, lks__op_linear, lks__op_relu, lks__op_softmax_cross_entropy;
+extern const lks__op lks__op_input, lks__op_linear, lks__op_relu, lks__op_dropout,
+    lks__op_softmax_cross_entropy;
 
 #endif

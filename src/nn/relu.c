@@ -28,13 +28,14 @@ static lks_status forward(const lks__run *run, const lks__unit *unit)
     return LKS_OK;
 }
 
-/* dx is dy: see lks__op.in_place. */
 static lks_status backward_data(const lks__run *run, const lks__unit *unit)
 {
     (void)run;
     int64_t n = unit->batch * unit->node->n_elems;
     const float *restrict y = unit->y;
     float *restrict d = unit->dx;
+    if (d != unit->dy)
+        memcpy(d, unit->dy, (size_t)n * sizeof *d);
     for (int64_t i = 0; i < n; i++)
         d[i] = y[i] <= 0.0f ? 0.0f : d[i];
     return LKS_OK;

@@ -20,7 +20,7 @@ static lks_status evaluate_leaf(lks_trainer *t, int64_t leaf, int64_t n_samples)
     lks_dataset_read(t->config.test_set, n, t->indices, lks__network_input(t->network),
                      lks__network_labels(t->network));
     lks__loss loss;
-    lks_status status = lks__network_forward(t->network, n, t->params, &loss);
+    lks_status status = lks__network_forward(t->network, n, t->params, NULL, &loss);
     if (status != LKS_OK)
         return status;
     t->eval_loss[leaf] = loss.loss_sum;

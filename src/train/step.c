@@ -55,7 +55,8 @@ static lks_status run_leaf(lks_trainer *t, const lks__position *position, int64_
     float *grads = lks__reducer_leaf(t->reducer);
     lks_status status = LKS_OK;
     if (n > 0)
-        status = lks__network_forward(t->network, n, t->params, &loss);
+        status = lks__network_forward(t->network, n, t->params,
+                                      &(lks__draw){t->config.seed, position->step, leaf}, &loss);
     if (n > 0 && status == LKS_OK)
         status = lks__network_backward(t->network, n, t->params, grads, NULL, NULL);
     lks__reducer_leaf_done(t->reducer, n == 0);

@@ -147,8 +147,8 @@ static lks_status create_graph(const lks__settings *settings, const lks_dataset 
 {
     lks_dataset_info info;
     lks_dataset_get_info(train_set, &info);
-    return lks_graph_create_mlp(info.n_features, (int)settings->n_hidden, settings->hidden, info.n_classes,
-                                out);
+    return lks_graph_create_mlp(info.n_features, (int)settings->n_hidden, settings->hidden, settings->dropout,
+                                info.n_classes, out);
 }
 
 /* This member's part; the caller deinits j also after a failure. */

@@ -4,7 +4,7 @@
 # of one that was never cut off; a damaged checkpoint is passed over; other settings are refused.
 . "$(dirname "$0")/cli_test.sh"
 
-sgd='optimizer.momentum=0.9 lr.schedule=cosine'
+sgd='optimizer.momentum=0.9 lr.schedule=cosine model.dropout=0.2'
 adam='optimizer.kind=adam optimizer.momentum=auto optimizer.lr=0.001'
 
 # train NAME PROCESSES ARGUMENTS ...: the run, of 4 workers, with an uneven end of each epoch, that ends within one

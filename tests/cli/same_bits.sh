@@ -51,6 +51,21 @@ train accumulated 2 world=2 batch.accumulate=8
 same_run sixteen-1 sixteen-2
 same_run sixteen-1 accumulated
 
+# Dropout, with accumulation and a last step of an epoch (1438 samples are 29 steps of 48 and 46 more) whose leaves have not
+# all their samples. What is dropped belongs to a leaf, not to the process or worker that computes it.
+on_any_number dropout 38 model.dropout=0.3
+for n in 1 2 4 8; do
+    train dropout-accumulated-$n $n world=8 batch.local=3 batch.accumulate=2 model.dropout=0.3
+    same_run dropout-accumulated-1 dropout-accumulated-$n
+done
+[ "$(member last_step_samples "$work/dropout-accumulated-1.json")" = 46 ] || fail "dropout: the last step is not of 46"
+train dropout-workers 2 world=16 batch.local=3 model.dropout=0.3
+train dropout-alone 2 world=2 batch.accumulate=8 batch.local=3 model.dropout=0.3
+same_run dropout-accumulated-1 dropout-workers
+same_run dropout-accumulated-1 dropout-alone
+[ "$(member parameters_hash "$work/dropout-1.json")" != "$(member parameters_hash "$work/sgd-uneven-1.json")" ] ||
+    fail "dropout changes nothing"
+
 # The config that a run leaves in its folder means that run, on any number of processes.
 train two 2
 "$lockstep" train "$work/two/config.yaml" -n 1 --json --output "$work/again" >"$work/again.json" 2>"$work/again.err" ||

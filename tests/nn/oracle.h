@@ -17,10 +17,12 @@ typedef struct oracle_layer {
     int bias, relu;
     double *w, *b;   /* [out, in], [out] */
     double *dw, *db; /* same */
+    double *factors; /* [batch, out], each >= 0: what dropout multiplies y with; NULL: nothing */
 } oracle_layer;
 
 typedef struct oracle {
     int n_layers;
+    double *factors; /* [batch, features]: of dropout on the input; NULL: none */
     oracle_layer layers[ORACLE_LAYERS];
 } oracle;
 
@@ -51,17 +53,21 @@ static inline void oracle_free(oracle *o)
         free(o->layers[l].b);
         free(o->layers[l].dw);
         free(o->layers[l].db);
+        free(o->layers[l].factors);
     }
+    free(o->factors);
 }
 
-/* y: [out] = relu?(W x + b) */
-static inline void oracle_layer_forward(const oracle_layer *layer, const double *x, double *y)
+/* y: [out] = relu?(W x + b), times the factors of sample s */
+static inline void oracle_layer_forward(const oracle_layer *layer, int64_t s, const double *x, double *y)
 {
     for (int64_t o = 0; o < layer->out; o++) {
         double sum = layer->bias ? layer->b[o] : 0.0;
         for (int64_t i = 0; i < layer->in; i++)
             sum += layer->w[o * layer->in + i] * x[i];
         y[o] = layer->relu && sum < 0.0 ? 0.0 : sum;
+        if (layer->factors != NULL)
+            y[o] *= layer->factors[s * layer->out + o];
     }
 }
 
@@ -78,12 +84,14 @@ static inline double oracle_cross_entropy(int64_t n, const double *z, int label,
     return log(sum) + largest - z[label];
 }
 
-/* dy: [out] is changed where the ReLU was off; dx: [in]; adds to dw and db. */
-static inline void oracle_layer_backward(oracle_layer *layer, const double *x, const double *y, double *dy,
-                                         double *dx)
+/* dy: [out] is multiplied by the factors and changed where the ReLU was off; dx: [in]; adds to dw and db. */
+static inline void oracle_layer_backward(oracle_layer *layer, int64_t s, const double *x, const double *y,
+                                         double *dy, double *dx)
 {
     memset(dx, 0, (size_t)layer->in * sizeof *dx);
     for (int64_t o = 0; o < layer->out; o++) {
+        if (layer->factors != NULL)
+            dy[o] *= layer->factors[s * layer->out + o];
         if (layer->relu && y[o] <= 0.0)
             dy[o] = 0.0;
         layer->db[o] += dy[o];
@@ -112,14 +120,15 @@ static inline double oracle_run(oracle *o, int64_t batch, const float *x, const 
     }
     for (int64_t s = 0; s < batch; s++) {
         for (int64_t i = 0; i < features; i++)
-            values[0][i] = (double)x[s * features + i];
+            values[0][i] = (double)x[s * features + i] *
+                           (o->factors != NULL ? o->factors[s * features + i] : 1.0);
         for (int l = 0; l < n; l++)
-            oracle_layer_forward(&o->layers[l], values[l], values[l + 1]);
+            oracle_layer_forward(&o->layers[l], s, values[l], values[l + 1]);
         loss += oracle_cross_entropy(classes, values[n], labels[s], backward ? grads[n] : NULL);
         if (logits != NULL)
             memcpy(logits + s * classes, values[n], (size_t)classes * sizeof *logits);
         for (int l = n - 1; backward && l >= 0; l--)
-            oracle_layer_backward(&o->layers[l], values[l], values[l + 1], grads[l + 1], grads[l]);
+            oracle_layer_backward(&o->layers[l], s, values[l], values[l + 1], grads[l + 1], grads[l]);
     }
     for (int l = 0; l <= n; l++) {
         free(values[l]);

@@ -30,7 +30,7 @@ static void an_mlp_has_the_names_and_shapes_of_pytorch(void **state)
                     {"2.bias", 1, {4}, 5},        {"4.weight", 2, {3, 4}, 4}, {"4.bias", 1, {3}, 4}};
     lks_graph *graph;
     lks__network *network;
-    CHECK_OK(lks_graph_create_mlp(12, 2, (int64_t[]){5, 4}, 3, &graph));
+    CHECK_OK(lks_graph_create_mlp(12, 2, (int64_t[]){5, 4}, 0, 3, &graph));
     CHECK_OK(lks__network_create(&(lks__network_config){graph, 1, (int64_t[]){2}, 1}, &network));
     CHECK_INT(lks__network_n_params(network), 6);
     for (int i = 0; i < 6; i++) {
@@ -54,12 +54,28 @@ static void an_mlp_without_hidden_layers_is_one_linear_layer(void **state)
 {
     (void)state;
     lks_graph *graph;
-    CHECK_OK(lks_graph_create_mlp(4, 0, NULL, 2, &graph));
+    CHECK_OK(lks_graph_create_mlp(4, 0, NULL, 0, 2, &graph));
     lks_graph_destroy(graph);
-    CHECK_FAILS(lks_graph_create_mlp(4, 1, (int64_t[]){0}, 2, &graph), LKS_E_ARG,
+    CHECK_FAILS(lks_graph_create_mlp(4, 1, (int64_t[]){0}, 0, 2, &graph), LKS_E_ARG,
                 "linear \"0\": 0 out_features");
     assert_null(graph);
-    CHECK_FAILS(lks_graph_create_mlp(-4, 0, NULL, 2, &graph), LKS_E_ARG, "dimension 0 is -4");
+    CHECK_FAILS(lks_graph_create_mlp(-4, 0, NULL, 0, 2, &graph), LKS_E_ARG, "dimension 0 is -4");
+}
+
+static void an_mlp_with_dropout_has_the_names_of_pytorch(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"0.weight", "0.bias", "3.weight", "3.bias", "6.weight", "6.bias"};
+    lks_graph *graph;
+    lks__network *network;
+    CHECK_OK(lks_graph_create_mlp(12, 2, (int64_t[]){5, 4}, 0.5, 3, &graph));
+    CHECK_OK(lks__network_create(&(lks__network_config){graph, 1, (int64_t[]){2}, 1}, &network));
+    CHECK_INT(lks__network_n_params(network), 6);
+    for (int i = 0; i < 6; i++)
+        assert_string_equal(lks__network_param(network, i)->name, names[i]);
+    lks__network_destroy(network);
+    lks_graph_destroy(graph);
+    CHECK_FAILS(lks_graph_create_mlp(12, 1, (int64_t[]){5}, 1, 3, &graph), LKS_E_ARG, "dropout: p is 1");
 }
 
 static void inputs_of_any_shape_are_flattened(void **state)
@@ -128,6 +144,18 @@ static void mistake_no_features(lks_graph *g)
 {
     (void)lks_graph_linear(g, "fc", input(g, 3), 0, true);
 }
+static void mistake_drops_all(lks_graph *g)
+{
+    (void)lks_graph_dropout(g, input(g, 3), 1.0);
+}
+static void mistake_drops_less(lks_graph *g)
+{
+    (void)lks_graph_dropout(g, input(g, 3), -0.1);
+}
+static void mistake_drops_nan(lks_graph *g)
+{
+    (void)lks_graph_dropout(g, input(g, 3), NAN);
+}
 static void mistake_reads_loss(lks_graph *g)
 {
     (void)lks_graph_relu(g, lks_graph_softmax_cross_entropy(g, input(g, 3)));
@@ -165,6 +193,9 @@ static void the_first_mistake_is_kept(void **state)
         {mistake_long_name, "a name has 1 to 88 bytes"},
         {mistake_same_name, "\"fc\" is used twice"},
         {mistake_no_features, "linear \"fc\": 0 out_features"},
+        {mistake_drops_all, "dropout: p is 1; 0 <= p < 1 is allowed"},
+        {mistake_drops_less, "dropout: p is -0.1"},
+        {mistake_drops_nan, "dropout: p is nan"},
         {mistake_reads_loss, "value 1 is the loss"},
         {mistake_no_loss, "value 1 (linear) is read by nothing"},
         {mistake_branch, "value 0 (input) is read by 2 operations"},
@@ -190,6 +221,7 @@ static void after_a_mistake_every_value_is_none(void **state)
     CHECK_INT(lks_graph_relu(graph, 9), LKS_VALUE_NONE);
     CHECK_INT(lks_graph_relu(graph, x), LKS_VALUE_NONE);
     CHECK_INT(lks_graph_linear(graph, "fc", x, 2, true), LKS_VALUE_NONE);
+    CHECK_INT(lks_graph_dropout(graph, x, 0.5), LKS_VALUE_NONE);
     CHECK_INT(lks_graph_softmax_cross_entropy(graph, x), LKS_VALUE_NONE);
     CHECK_FAILS(lks_graph_check(graph), LKS_E_ARG, "value 9");
     lks_graph_destroy(graph);
@@ -222,6 +254,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_mlp_has_the_names_and_shapes_of_pytorch),
+        cmocka_unit_test(an_mlp_with_dropout_has_the_names_of_pytorch),
         cmocka_unit_test(an_mlp_without_hidden_layers_is_one_linear_layer),
         cmocka_unit_test(inputs_of_any_shape_are_flattened),
         cmocka_unit_test(the_first_mistake_is_kept),

@@ -114,7 +114,7 @@ static void padding_stays_zero(void **state)
     for (uint32_t step = 0; step < 20; step++) {
         int64_t batch = step % 2 == 0 ? 5 : 3;
         net_fill(network, batch, step);
-        CHECK_OK(lks__network_forward(network, batch, params, &loss));
+        CHECK_OK(lks__network_forward(network, batch, params, NULL, &loss));
         CHECK_OK(lks__network_backward(network, batch, params, grads, NULL, NULL));
         check_padding(padding, grads, n, "gradients");
         for (int64_t i = 0; i < n; i++)
@@ -140,7 +140,7 @@ static void gradients_are_written_not_added(void **state)
     net_fill(network, 5, 1);
     for (int64_t i = 0; i < n; i++)
         stale[i] = padding[i] ? 0.0f : NAN;
-    CHECK_OK(lks__network_forward(network, 5, params, &loss));
+    CHECK_OK(lks__network_forward(network, 5, params, NULL, &loss));
     CHECK_OK(lks__network_backward(network, 5, params, grads, NULL, NULL));
     CHECK_OK(lks__network_backward(network, 5, params, stale, NULL, NULL)); /* and backward can be repeated */
     assert_memory_equal(grads, stale, (size_t)n * sizeof *grads);
@@ -176,7 +176,7 @@ static float *step(lks__network *network, lks__loss *loss)
     float *params = net_arena(network), *grads = net_arena(network);
     CHECK_OK(lks__network_init_params(network, 1, params));
     net_fill(network, 64, 9);
-    CHECK_OK(lks__network_forward(network, 64, params, loss));
+    CHECK_OK(lks__network_forward(network, 64, params, NULL, loss));
     CHECK_OK(lks__network_backward(network, 64, params, grads, NULL, NULL));
     lks__free(params);
     return grads;
@@ -195,7 +195,7 @@ static void the_same_leaf_gives_the_same_bits(void **state)
     float *params = net_arena(other);
     CHECK_OK(lks__network_init_params(other, 2, params));
     net_fill(other, 17, 3);
-    CHECK_OK(lks__network_forward(other, 17, params, &loss_other));
+    CHECK_OK(lks__network_forward(other, 17, params, NULL, &loss_other));
     float *elsewhere = step(other, &loss_other);
 
     assert_memory_equal(again, grads, bytes);
@@ -221,7 +221,7 @@ static void running_allocates_nothing(void **state)
     int64_t before = lks__alloc_count();
     for (int i = 0; i < 6; i++) {
         int64_t batch = i % 2 == 0 ? 5 : 3;
-        CHECK_OK(lks__network_forward(network, batch, params, &loss));
+        CHECK_OK(lks__network_forward(network, batch, params, NULL, &loss));
         CHECK_OK(lks__network_backward(network, batch, params, grads[i % 2], NULL, NULL));
     }
     CHECK_INT(lks__alloc_count(), before);
@@ -334,7 +334,7 @@ static void gradients_are_reported_last_layer_first(void **state)
     for (int64_t i = 0; i < lks__network_arena_elems(network); i++)
         grads[i] = NAN;
     reported r = {.grads = grads, .network = network};
-    CHECK_OK(lks__network_forward(network, 5, params, &loss));
+    CHECK_OK(lks__network_forward(network, 5, params, NULL, &loss));
     CHECK_OK(lks__network_backward(network, 5, params, grads, on_ready, &r));
     CHECK_INT(r.n, 5);
     for (int i = 0; i < 5; i++) {
@@ -432,12 +432,12 @@ static void what_is_not_compiled_is_refused(void **state)
     lks__network *network = net_compile(&odd, 2, (int64_t[]){5, 3});
     float *params = net_arena(network), *grads = net_arena(network);
     lks__loss loss;
-    CHECK_FAILS(lks__network_forward(network, 4, params, &loss), LKS_E_ARG,
+    CHECK_FAILS(lks__network_forward(network, 4, params, NULL, &loss), LKS_E_ARG,
                 "not compiled for batch size 4, but for 5, 3");
     CHECK_FAILS(lks__network_backward(network, 4, params, grads, NULL, NULL), LKS_E_ARG,
                 "not compiled for batch size 4");
     CHECK_FAILS(lks__network_backward(network, 5, params, grads, NULL, NULL), LKS_E_ARG, "without a forward");
-    CHECK_OK(lks__network_forward(network, 3, params, &loss));
+    CHECK_OK(lks__network_forward(network, 3, params, NULL, &loss));
     CHECK_FAILS(lks__network_backward(network, 5, params, grads, NULL, NULL), LKS_E_ARG, "without a forward");
     lks__free(grads);
     lks__free(params);
@@ -504,7 +504,7 @@ static void the_callers_threads_are_left_as_they_were(void **state)
     float *params = net_arena(network), *grads = net_arena(network);
     lks__loss loss;
     CHECK_OK(lks__network_init_params(network, 0, params));
-    CHECK_OK(lks__network_forward(network, 5, params, &loss));
+    CHECK_OK(lks__network_forward(network, 5, params, NULL, &loss));
     CHECK_OK(lks__network_backward(network, 5, params, grads, NULL, NULL));
     CHECK_INT(omp_get_max_threads(), 2);
     omp_set_num_threads(1);

@@ -112,7 +112,7 @@ static void check_batch(lks__network *network, oracle *o, const float *params, i
     net_fill(network, batch, (uint32_t)batch);
     double expected = oracle_run(o, batch, lks__network_input(network), lks__network_labels(network), 1,
                                  logits);
-    CHECK_OK(lks__network_forward(network, batch, params, &loss));
+    CHECK_OK(lks__network_forward(network, batch, params, NULL, &loss));
     CHECK_OK(lks__network_backward(network, batch, params, grads, NULL, NULL));
     compare_logits(network, batch, logits, tol);
     CHECK_NEAR(loss.loss_sum, expected, tol * fmax(expected, (double)batch));
@@ -229,7 +229,7 @@ static void relu_is_the_maximum_and_passes_nan(void **state)
     lks__loss loss;
     CHECK_INT(lks__network_arena_elems(network), 0);
     memcpy(lks__network_input(network), x, sizeof x);
-    CHECK_OK(lks__network_forward(network, 1, NULL, &loss));
+    CHECK_OK(lks__network_forward(network, 1, NULL, NULL, &loss));
     const float *y = lks__network_logits(network);
     assert_true(y[0] == 0.0f && y[1] == 2.5f && y[2] == 0.0f && y[3] == INFINITY && isnan(y[4]));
     assert_true(isnan(loss.loss_sum));
@@ -249,7 +249,7 @@ static void nan_in_the_data_reaches_the_loss(void **state)
     CHECK_OK(lks__network_init_params(network, 0, params));
     net_fill(network, 5, 1);
     lks__network_input(network)[2 * 17 + 3] = NAN;
-    CHECK_OK(lks__network_forward(network, 5, params, &loss));
+    CHECK_OK(lks__network_forward(network, 5, params, NULL, &loss));
     assert_true(isnan(loss.loss_sum));
     lks__free(params);
     lks__network_destroy(network);
@@ -261,7 +261,7 @@ static lks__loss loss_of(int64_t n, const float *logits, int32_t label)
     lks__loss loss;
     memcpy(lks__network_input(network), logits, (size_t)n * sizeof *logits);
     lks__network_labels(network)[0] = label;
-    CHECK_OK(lks__network_forward(network, 1, NULL, &loss));
+    CHECK_OK(lks__network_forward(network, 1, NULL, NULL, &loss));
     lks__network_destroy(network);
     return loss;
 }
@@ -310,10 +310,10 @@ static void labels_outside_the_classes_are_refused(void **state)
     lks__network *network = bare(3, false, 4);
     lks__loss loss = {.loss_sum = 42};
     lks__network_labels(network)[2] = 3;
-    CHECK_FAILS(lks__network_forward(network, 4, NULL, &loss), LKS_E_ARG,
+    CHECK_FAILS(lks__network_forward(network, 4, NULL, NULL, &loss), LKS_E_ARG,
                 "sample 2 is 3; 0 to 2 are allowed");
     lks__network_labels(network)[2] = -1;
-    CHECK_FAILS(lks__network_forward(network, 4, NULL, &loss), LKS_E_ARG, "sample 2 is -1");
+    CHECK_FAILS(lks__network_forward(network, 4, NULL, NULL, &loss), LKS_E_ARG, "sample 2 is -1");
     CHECK_NEAR(loss.loss_sum, 42, 0); /* nothing written */
     lks__network_destroy(network);
 }
@@ -329,7 +329,7 @@ static void linear_is_x_times_w_transposed_plus_bias(void **state)
     CHECK_OK(lks__network_import(network, 0, (float[]){1, 2, 3, 4, 5, 6}, params));
     CHECK_OK(lks__network_import(network, 1, (float[]){100, 200, 300}, params));
     memcpy(lks__network_input(network), (float[]){1, 10, -1, 2}, 4 * sizeof(float));
-    CHECK_OK(lks__network_forward(network, 2, params, &loss));
+    CHECK_OK(lks__network_forward(network, 2, params, NULL, &loss));
     static const float expected[6] = {121, 243, 365, 103, 205, 307};
     for (int i = 0; i < 6; i++)
         CHECK_NEAR(lks__network_logits(network)[i], expected[i], 0);

@@ -31,7 +31,7 @@ static uint64_t train(void)
     for (uint32_t step = 0; step < N_STEPS; step++) {
         lks__loss loss;
         net_fill(network, BATCH, step);
-        CHECK_OK(lks__network_forward(network, BATCH, params, &loss));
+        CHECK_OK(lks__network_forward(network, BATCH, params, NULL, &loss));
         CHECK_OK(lks__network_backward(network, BATCH, params, grads, NULL, NULL));
         for (int64_t i = 0; i < n; i++)
             params[i] -= 0.01f * grads[i];

@@ -75,7 +75,7 @@ static int open_recording(void **state)
                                   &r.samples));
     lks_normalize normalize = {.mean = setting(&r, "mean", NAN), .std = setting(&r, "std", NAN)};
     CHECK_OK(lks_dataset_set_normalize(r.samples, &normalize));
-    CHECK_OK(lks_graph_create_mlp(64, 2, (int64_t[]){32, 16}, 10, &r.graph));
+    CHECK_OK(lks_graph_create_mlp(64, 2, (int64_t[]){32, 16}, 0, 10, &r.graph));
     *state = &r;
     return 0;
 }
@@ -185,7 +185,7 @@ static void take_step(const single_step *s)
     load_batch(s);
 
     lks__loss loss;
-    CHECK_OK(lks__network_forward(s->network, BATCH, s->params, &loss));
+    CHECK_OK(lks__network_forward(s->network, BATCH, s->params, NULL, &loss));
     CHECK_NEAR(loss.loss_sum / BATCH, r->losses[s->step], TENSOR_TOLERANCE * r->losses[s->step]);
     CHECK_OK(lks__network_backward(s->network, BATCH, s->params, s->grads, NULL, NULL));
     check_arena(s, "gradient", s->grads, 1.0 / BATCH);

@@ -40,6 +40,7 @@ typedef struct trial {
     int64_t n_samples;
     lks_plan_config plan;
     lks_optimizer_config optimizer;
+    double dropout;
     int64_t seed;
     const char *init_path;
     const char *output_path;
@@ -113,7 +114,7 @@ static lks_status train(member *m)
     if (status == LKS_OK)
         status = lks_dataset_from_arrays(50, 1, &shape, LKS_F32, features, labels, &test);
     if (status == LKS_OK)
-        status = lks_graph_create_mlp(N_FEATURES, 2, hidden, N_CLASSES, &graph);
+        status = lks_graph_create_mlp(N_FEATURES, 2, hidden, t->dropout, N_CLASSES, &graph);
     if (status == LKS_OK)
         status = lks_plan_create(&wanted, &plan);
     if (status == LKS_OK && t->odd_normalize_rank == lks_group_rank(m->group))
@@ -218,12 +219,30 @@ static void any_number_of_members_gives_the_same_bytes(void **state)
     }
 }
 
+/* What is dropped depends on step and leaf, wherever the leaf is computed. */
+static void dropout_gives_the_same_bytes_on_any_number_of_members(void **state)
+{
+    (void)state;
+    static member one[MAX_MEMBERS], many[MAX_MEMBERS];
+    trial t = default_trial(1);
+    run_well(&t, many);
+    t.dropout = 0.3;
+    run_well(&t, one);
+    assert_true(one[0].losses[0] != many[0].losses[0]);
+    for (t.members = 2; t.members <= 8; t.members *= 2) {
+        run_well(&t, many);
+        for (int i = 0; i < t.members; i++)
+            check_same_run(&one[0], &many[i], t.plan.steps);
+    }
+}
+
 /* Worker or accumulation: the leaves are the same. */
 static void workers_and_accumulation_are_the_same_run(void **state)
 {
     (void)state;
     static member a[MAX_MEMBERS], b[MAX_MEMBERS];
     trial t = default_trial(2);
+    t.dropout = 0.3;
     run_well(&t, a);
     t.plan.world = 2;
     t.plan.accumulate = 4;
@@ -271,6 +290,7 @@ static void a_step_allocates_nothing(void **state)
     static member m[MAX_MEMBERS];
     trial t = default_trial(1);
     t.plan.steps = 20;
+    t.dropout = 0.5;
     run_well(&t, m);
     CHECK_INT(m[0].allocations_at_end, m[0].allocations_at_step_2);
 }
@@ -521,6 +541,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_number_of_members_gives_the_same_bytes),
         cmocka_unit_test(workers_and_accumulation_are_the_same_run),
+        cmocka_unit_test(dropout_gives_the_same_bytes_on_any_number_of_members),
         cmocka_unit_test(other_sizes_agree_to_rounding),
         cmocka_unit_test(sum_is_mean_times_the_leaves),
         cmocka_unit_test(a_step_allocates_nothing),
