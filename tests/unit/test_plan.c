@@ -463,8 +463,13 @@ static void adam_sqrt_scales_the_optimizer_too(void **state)
     CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG,
                 "can't scale beta1 0.9 for a batch of 640 instead of 64: 1 - 10 x (1 - 0.9) is not above 0; "
                 "effective batches below 640 are");
-    c.optimizer = lks_optimizer_config_default(LKS_SGD);
-    CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, "the optimizer is sgd");
+    static const lks_optimizer_kind others[] = {LKS_SGD, LKS_LARS, LKS_LAMB};
+    static const char *const refusals[] = {"the optimizer is sgd", "the optimizer is lars",
+                                           "the optimizer is lamb"};
+    for (int i = 0; i < 3; i++) {
+        c.optimizer = lks_optimizer_config_default(others[i]);
+        CHECK_FAILS(lks_plan_create(&c, &plan), LKS_E_ARG, refusals[i]);
+    }
 }
 
 /* You et al. 2019: at kappa 4 the rate doubles and the warm-up has four times the epochs. */
