@@ -138,7 +138,12 @@ static void rates_that_do_not_fit_the_batch_are_warned_of(void **state)
     CHECK_WARNINGS(adam, "the rule linear is for SGD");
     adam.optimizer = lks_optimizer_config_default(LKS_ADAMW);
     CHECK_WARNINGS(adam, "the rule linear is for SGD");
+    adam.optimizer = lks_optimizer_config_default(LKS_LAMB);
+    CHECK_WARNINGS(adam, "LAMB gives every tensor's update a size of its own");
     adam.lr_rule = LKS_LR_SQRT;
+    check_warnings(adam, 0, NULL);
+    adam.optimizer = lks_optimizer_config_default(LKS_LARS);
+    adam.lr_rule = LKS_LR_LINEAR;
     check_warnings(adam, 0, NULL);
     endless.warmup_epochs = 5;
     CHECK_WARNINGS(endless, "never reached");
