@@ -73,6 +73,17 @@ static const char *bar_of(int64_t part, int64_t whole, int cells, char text[BAR_
     return text;
 }
 
+enum { EPOCH_BYTES = 48 };
+
+/* "3/20"; "3" under adascale, where nobody knows yet how many there will be. */
+static const char *epoch_of(const progress *p, const lks_train_progress *u, char text[EPOCH_BYTES])
+{
+    int n = snprintf(text, EPOCH_BYTES, "%" PRId64, u->epoch + 1);
+    if (p->plan.lr_rule != LKS_LR_ADASCALE)
+        snprintf(text + n, EPOCH_BYTES - (size_t)n, "/%.0f", ceil(p->plan.epochs));
+    return text;
+}
+
 static int64_t seconds_left(const progress *p, const lks_train_progress *u)
 {
     if (!(u->samples_per_second > 0))
@@ -87,7 +98,7 @@ static void draw_bar(progress *p, const lks_train_progress *u)
     char epoch[48], count[48], numbers[128], bar[BAR_CELLS + 3], rate[32], line[320];
     int64_t left = seconds_left(p, u);
     int room = terminal_columns() - 1, cells = room - 2;
-    cells -= snprintf(epoch, sizeof epoch, "epoch %" PRId64 "/%.0f ", u->epoch + 1, ceil(p->plan.epochs));
+    cells -= snprintf(epoch, sizeof epoch, "epoch %s ", epoch_of(p, u, count));
     cells -= snprintf(numbers, sizeof numbers,
                       "  loss %.4f  lr %.4g  %s samples/s  %" PRId64 ":%02" PRId64 " left", u->loss, u->lr,
                       grouped(u->samples_per_second, rate), left / 60, left % 60);
@@ -114,10 +125,9 @@ static void print_line(const lks_train_progress *u, int64_t total_steps)
 
 static void print_epoch(progress *p, const lks_train_progress *u)
 {
-    char rate[32];
+    char rate[32], epoch[EPOCH_BYTES];
     progress_end(p);
-    fprintf(p->out, "epoch %" PRId64 "/%.0f  train loss %.4f", u->epoch + 1, ceil(p->plan.epochs),
-            u->train_loss);
+    fprintf(p->out, "epoch %s  train loss %.4f", epoch_of(p, u, epoch), u->train_loss);
     if (!isnan(u->test_accuracy))
         fprintf(p->out, "  test loss %.4f  test accuracy %.2f %%", u->test_loss, 100 * u->test_accuracy);
     fprintf(p->out, "  lr %.4g  %s samples/s\n", u->lr, grouped(u->samples_per_second, rate));

@@ -33,6 +33,7 @@ typedef enum lks_lr_rule {
     LKS_LR_SQRT,      /* rate x sqrt(kappa) */
     LKS_LR_ADAM_SQRT, /* rate x sqrt(kappa), and Adam's betas and epsilon scaled with it */
     LKS_LR_LEGW,      /* rate x sqrt(kappa), warm-up epochs x kappa */
+    LKS_LR_ADASCALE,  /* rate x gain, 1 to kappa, which is measured while training: lks_plan_lr */
 } lks_lr_rule;
 typedef enum lks_schedule_kind {
     LKS_SCHEDULE_CONSTANT,
@@ -116,9 +117,10 @@ typedef struct lks_plan {
     int64_t
         samples_per_epoch; /* positions of an epoch: n_samples; rounded to whole steps (drop) or to W (pad) */
     int64_t steps_per_epoch;
-    int64_t total_steps;
-    int64_t samples;           /* S: samples of the whole run, repeats of `pad` included */
-    double epochs;             /* of the whole run; samples / samples_per_epoch where all epochs are equal */
+    int64_t total_steps; /* rule adascale: the most that it can be, when every gain is 1 */
+    int64_t samples;     /* S: samples of the whole run, repeats of `pad` included; rule adascale: where the
+                            clock of gains ends */
+    double epochs;       /* of the whole run; samples / samples_per_epoch where all epochs are equal */
     int64_t last_step_samples; /* samples in the last step of an epoch */
     /* The run goes on from here: the numbers of an epoch above are those of the epochs after the origin's, of
      * which the samples that are left are an epoch by themselves; totals count from the start of the run. */
@@ -160,8 +162,11 @@ typedef enum lks_hold {
 LKS_API lks_status lks_plan_create_at(const lks_plan_config *config, int64_t world, lks_hold hold,
                                       lks_plan *out) LKS_MUST_USE;
 
-/** The learning rate of the step that starts after `samples_seen` samples of the run. Pure. */
-LKS_API double lks_plan_lr(const lks_plan *plan, int64_t samples_seen);
+/** The learning rate of the step that starts when the schedule's clock stands at `clock` samples. The clock
+ * is the number of samples that the run has seen. With rule adascale a step moves it on by gain x reference
+ * batch instead, the rate returned here is that of the reference batch, to be multiplied by the step's gain,
+ * and the run is over when the clock has come to plan->samples (Johnson et al. 2020, algorithm 1). Pure. */
+LKS_API double lks_plan_lr(const lks_plan *plan, double clock);
 
 /** Steps of an epoch (0-based) from the plan's origin on: steps_per_epoch after the origin's epoch, 0 before
  * it. In the origin's: perhaps none, where `drop` leaves the rest out. */

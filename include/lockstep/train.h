@@ -67,6 +67,14 @@ typedef struct lks_train_result {
 
 typedef void lks_train_progress_fn(void *context, const lks_train_progress *progress);
 
+/** What is done about a step whose loss or gradient is not finite. */
+typedef enum lks_on_divergence {
+    LKS_DIVERGENCE_STOP,     /* the run fails */
+    LKS_DIVERGENCE_SKIP,     /* the step is not taken */
+    LKS_DIVERGENCE_ROLLBACK, /* the run goes back to its last checkpoint's parameters and passes the samples
+                                over */
+} lks_on_divergence;
+
 typedef struct lks_trainer lks_trainer;
 
 /** What a trainer works with. Everything is borrowed until lks_trainer_destroy. */
@@ -77,6 +85,10 @@ typedef struct lks_trainer_config {
     const lks_dataset *train_set; /* plan->n_samples samples */
     const lks_dataset *test_set;  /* NULL: no evaluation */
     lks_optimizer_config optimizer;
+    double clip_norm;  /* a gradient with a larger norm is scaled down to it; 0: none is */
+    double clip_value; /* the gradient's elements are brought into +-clip_value, before clip_norm; 0: they are
+                          not */
+    lks_on_divergence on_divergence;
     int64_t seed;                    /* of the initial parameters, of the sampler and of dropout */
     int threads;                     /* compute threads of this member; 1 */
     const char *init_path;           /* safetensors file to start from; NULL: initialise from the seed */

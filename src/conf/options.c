@@ -59,9 +59,13 @@ static const lks__choice tails[] = {
 static const lks__choice reductions[] = {{"mean", LKS_REDUCTION_MEAN}, {"sum", LKS_REDUCTION_SUM}, {NULL, 0}};
 static const lks__choice optimizers[] = {{"sgd", LKS_SGD},   {"adam", LKS_ADAM}, {"adamw", LKS_ADAMW},
                                          {"lars", LKS_LARS}, {"lamb", LKS_LAMB}, {NULL, 0}};
-static const lks__choice rules[] = {{"none", LKS_LR_NONE}, {"linear", LKS_LR_LINEAR},
-                                    {"sqrt", LKS_LR_SQRT}, {"adam-sqrt", LKS_LR_ADAM_SQRT},
-                                    {"legw", LKS_LR_LEGW}, {NULL, 0}};
+static const lks__choice rules[] = {{"none", LKS_LR_NONE},
+                                    {"linear", LKS_LR_LINEAR},
+                                    {"sqrt", LKS_LR_SQRT},
+                                    {"adam-sqrt", LKS_LR_ADAM_SQRT},
+                                    {"legw", LKS_LR_LEGW},
+                                    {"adascale", LKS_LR_ADASCALE},
+                                    {NULL, 0}};
 static const lks__choice warmups[] = {
     {"gradual", LKS_WARMUP_GRADUAL}, {"constant", LKS_WARMUP_CONSTANT}, {"none", LKS_WARMUP_NONE}, {NULL, 0}};
 static const lks__choice warmup_froms[] = {
@@ -74,6 +78,11 @@ static const lks__choice schedules[] = {{"constant", LKS_SCHEDULE_CONSTANT},
                                         {"multistep", LKS_SCHEDULE_MULTISTEP},
                                         {"exponential", LKS_SCHEDULE_EXPONENTIAL},
                                         {NULL, 0}};
+
+static const lks__choice divergences[] = {{"stop", LKS_DIVERGENCE_STOP},
+                                          {"skip", LKS_DIVERGENCE_SKIP},
+                                          {"rollback", LKS_DIVERGENCE_ROLLBACK},
+                                          {NULL, 0}};
 
 /* Keys of a group stand together, and optimizer.kind before the settings whose defaults depend on it. */
 /* clang-format off */
@@ -161,7 +170,8 @@ const lks__option lks__options[] = {
     {"lr.rule", CHOICE(lr_rule, rules), .default_text = "none",
      .doc = "how the learning rate follows the effective batch, kappa = batch.global / lr.reference_batch; "
             "linear: x kappa; sqrt: x the square root of kappa; adam-sqrt: as sqrt, with beta1, beta2 and epsilon "
-            "scaled too; legw: as sqrt, with lr.warmup_epochs x kappa"},
+            "scaled too; legw: as sqrt, with lr.warmup_epochs x kappa; adascale: x a gain from 1 to "
+            "kappa, measured in every step, by which the run also gets ahead"},
     {"lr.reference_batch", COUNT(reference_batch), .default_doc = "not set", .unit = "samples",
      .doc = "effective batch for which optimizer.lr was tuned; needed by every rule but none"},
     {"lr.warmup", CHOICE(warmup, warmups), .default_text = "gradual", .noun = "warm-up",
@@ -188,6 +198,15 @@ const lks__option lks__options[] = {
     {"lr.milestones", INT_LIST(schedule.milestones, schedule.n_milestones), BETWEEN(1, 1e6),
      .default_doc = "must be set", .unit = "epochs",
      SCHEDULES(MULTISTEP), .doc = "epochs after which the learning rate falls, in rising order"},
+
+    {"clip.norm", FLOAT(clip_norm), NOT_NEGATIVE, .default_text = "0",
+     .doc = "a gradient with a larger norm, over all parameters, is scaled down to this norm, as "
+            "torch.nn.utils.clip_grad_norm_ does; 0: no clipping"},
+    {"clip.value", FLOAT(clip_value), NOT_NEGATIVE, .default_text = "0",
+     .doc = "the elements of the gradient are brought into -value .. value, before clip.norm; 0: no clipping"},
+    {"on_divergence", CHOICE(on_divergence, divergences), .default_text = "stop",
+     .doc = "when a loss or a gradient is not finite; stop: the run fails and says why; skip: the step is not "
+            "taken; rollback: parameters go back to the last checkpoint, and the samples since are passed over"},
 
     {"comm.timeout", FLOAT(comm_timeout_s), .range = {.min = 0.001, .max = 1e9},
      .default_text = "300", .unit = "seconds",

@@ -10,6 +10,7 @@
 #include <lockstep/config.h>
 #include <lockstep/optimizer.h>
 #include <lockstep/plan.h>
+#include <lockstep/train.h>
 
 enum { LKS__MAX_LIST = 32 }; /* elements of a list */
 _Static_assert((int)LKS__MAX_LIST == (int)LKS_MAX_MILESTONES, "lists of options have one length");
@@ -50,6 +51,9 @@ typedef struct lks__settings {
     lks_warmup warmup;
     lks_warmup_from warmup_from;
     lks_schedule schedule;
+
+    double clip_norm, clip_value; /* 0: no clipping */
+    lks_on_divergence on_divergence;
 
     double comm_timeout_s;
     int64_t metrics_every_steps;

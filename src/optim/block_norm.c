@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
 #include "base/tree.h"
 #include "optim/update.h"
 
@@ -31,4 +33,25 @@ double (*const lks__block_norm2_versions[LKS__SIMD_LEVELS])(const float *x, int6
 double lks__block_norm2(const float *x, int64_t n, float scale)
 {
     return lks__block_norm2_versions[lks__simd_best()](x, n, scale);
+}
+
+/* An exponent of ones only. In integers, so that the loop is vectorised without a branch. */
+LKS__SIMD_BODY bool finite_body(const float *x, int64_t n)
+{
+    const uint32_t exponent = 0x7f800000;
+    uint32_t found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        found |= (bits & exponent) == exponent;
+    }
+    return found == 0;
+}
+
+LKS__SIMD_VERSIONS(finite, bool, (const float *x, int64_t n), (x, n))
+
+bool lks__block_is_finite(const float *x, int64_t n)
+{
+    static bool (*const versions[LKS__SIMD_LEVELS])(const float *x, int64_t n) = LKS__SIMD_TABLE(finite);
+    return versions[lks__simd_best()](x, n);
 }

@@ -104,6 +104,9 @@ void lks__clip_value(int64_t n, float *grad, float scale, float limit);
  * order of additions that does not depend on vector width: the block of docs/numerics.md. */
 double lks__block_norm2(const float *x, int64_t n, float scale);
 
+/** Whether no element is infinite or NaN. */
+bool lks__block_is_finite(const float *x, int64_t n);
+
 /** Versions by level. For tests. */
 extern double (*const lks__block_norm2_versions[LKS__SIMD_LEVELS])(const float *x, int64_t n, float scale);
 extern void (*const lks__clip_value_versions[LKS__SIMD_LEVELS])(int64_t n, float *grad, float scale,

@@ -97,7 +97,7 @@ static lks_status check_choices(const lks_plan_config *c)
     } choices[] = {
         {"tail", (int)c->tail, LKS_TAIL_PAD},
         {"reduction", (int)c->reduction, LKS_REDUCTION_SUM},
-        {"learning-rate rule", (int)c->lr_rule, LKS_LR_LEGW},
+        {"learning-rate rule", (int)c->lr_rule, LKS_LR_ADASCALE},
         {"warm-up", (int)c->warmup, LKS_WARMUP_NONE},
         {"start of the warm-up", (int)c->warmup_from, LKS_WARMUP_FROM_ZERO},
         {"schedule", (int)c->schedule.kind, LKS_SCHEDULE_EXPONENTIAL},
@@ -335,7 +335,8 @@ static double linear(double kappa)
 }
 
 /* What the rules scale, one row per lks_lr_rule. Goyal et al. 2017, section 2.1; Krizhevsky
- * 2014; Malladi et al. 2022, definition of the square root rule for Adam; You et al. 2019. */
+ * 2014; Malladi et al. 2022, definition of the square root rule for Adam; You et al. 2019; Johnson et al.
+ * 2020, whose gain is not known before the run. */
 static const struct {
     double (*rate)(double kappa);
     double (*warmup)(double kappa); /* its epochs */
@@ -346,6 +347,7 @@ static const struct {
     [LKS_LR_SQRT] = {.rate = sqrt, .warmup = unscaled},
     [LKS_LR_ADAM_SQRT] = {.rate = sqrt, .warmup = unscaled, .scales_adam = true},
     [LKS_LR_LEGW] = {.rate = sqrt, .warmup = linear},
+    [LKS_LR_ADASCALE] = {.rate = unscaled, .warmup = unscaled},
 };
 
 /* The average of gradients decays kappa times as much in a step, so over samples as before. */
@@ -405,6 +407,43 @@ static lks_status plan_lr(const lks_plan_config *c, lks_plan *plan)
     return rules[c->lr_rule].scales_adam ? scale_adam(plan) : LKS_OK;
 }
 
+/* --- stage 7: what a gain that is measured leaves open --- */
+
+/* The most steps that a run of adascale can take. A step of n samples moves the clock on by gain x reference
+ * batch, and its gain is at least 1, or n / reference batch where that is less: by min(n, reference batch).
+ */
+static int64_t most_steps(const lks_plan *plan)
+{
+    int64_t r = plan->reference_batch;
+    int64_t whole = plan->global_batch < r ? plan->global_batch : r;
+    int64_t last = plan->last_step_samples < r ? plan->last_step_samples : r;
+    int64_t epoch = (plan->steps_per_epoch - 1) * whole + last; /* no more than its samples */
+    int64_t rest = lks__divide_up(plan->samples % epoch, whole);
+    int64_t before = plan->origin.step; /* what the run has taken then may have gained nothing */
+    if (before > 0)
+        before += lks__plan_epochs(plan).first.steps;
+    return before + plan->samples / epoch * plan->steps_per_epoch +
+           (rest < plan->steps_per_epoch ? rest : plan->steps_per_epoch);
+}
+
+static lks_status plan_gain(const lks_plan_config *c, lks_plan *plan)
+{
+    if (c->lr_rule != LKS_LR_ADASCALE)
+        return LKS_OK;
+    if (c->steps > 0)
+        return lks__fail(LKS_E_ARG,
+                         "rule adascale measures how many steps a run needs: its length is given by "
+                         "epochs or samples, not by steps");
+    if (plan->leaves < 2)
+        return lks__fail(LKS_E_ARG,
+                         "rule adascale compares the gradients of a step's passes, and this step has "
+                         "one: 2 or more workers, or batch.accumulate >= 2, are needed");
+    plan->total_steps = most_steps(plan);
+    return LKS_OK;
+}
+
+/* --- stage 8: the warm-up --- */
+
 /* A rate that is not scaled up has nothing to warm up to from the reference. */
 static bool is_warmed_up(const lks_plan_config *c, const lks_plan *plan)
 {
@@ -428,7 +467,7 @@ static lks_status plan_warmup(const lks_plan_config *c, lks_plan *plan)
 /* --- all together --- */
 
 static lks_status (*const stages[])(const lks_plan_config *config, lks_plan *plan) = {
-    check_numbers, plan_world, plan_batch, lks__plan_epoch, lks__plan_length, plan_lr, plan_warmup,
+    check_numbers, plan_world, plan_batch, lks__plan_epoch, lks__plan_length, plan_lr, plan_gain, plan_warmup,
 };
 
 lks_status lks_plan_create(const lks_plan_config *config, lks_plan *out)
@@ -453,7 +492,6 @@ static lks_status plan_again(const lks_plan *plan, lks_plan *out)
         .local_batch = plan->local_batch,
         .accumulate = plan->accumulate,
         .tail = plan->tail,
-        .steps = plan->total_steps,
         .origin = plan->origin,
         .reduction = plan->reduction,
         .optimizer = plan->optimizer,
@@ -465,7 +503,12 @@ static lks_status plan_again(const lks_plan *plan, lks_plan *out)
         .schedule = plan->schedule,
     };
     lks_status status = check_choices(&c);
-    c.lr_rule = LKS_LR_NONE; /* the optimizer is scaled already */
+    if (c.lr_rule == LKS_LR_ADASCALE)
+        c.samples = plan->samples;
+    else
+        c.steps = plan->total_steps;
+    if (c.lr_rule != LKS_LR_ADASCALE)
+        c.lr_rule = LKS_LR_NONE; /* the optimizer is scaled already */
     return status == LKS_OK ? lks_plan_create(&c, out) : status;
 }
 
@@ -489,6 +532,7 @@ lks_status lks__plan_check(const lks_plan *plan)
         {"samples_per_epoch", plan->samples_per_epoch, again.samples_per_epoch},
         {"steps_per_epoch", plan->steps_per_epoch, again.steps_per_epoch},
         {"samples", plan->samples, again.samples},
+        {"total_steps", plan->total_steps, again.total_steps},
         {"last_step_samples", plan->last_step_samples, again.last_step_samples},
     };
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)

@@ -30,7 +30,7 @@ static double largest_rate(const lks_plan *plan)
 {
     int64_t last = plan->samples - 1;
     int64_t end = plan->warmup_samples < (double)last ? (int64_t)ceil(plan->warmup_samples) : last;
-    double rates[] = {lks_plan_lr(plan, end - 1), lks_plan_lr(plan, end)};
+    double rates[] = {lks_plan_lr(plan, (double)(end - 1)), lks_plan_lr(plan, (double)end)};
     double largest = lks_plan_lr(plan, 0);
     for (int i = 0; i < 2; i++)
         largest = rates[i] > largest ? rates[i] : largest;
@@ -41,8 +41,7 @@ static void measure(const lks_plan *plan, drawing *d)
 {
     d->top = largest_rate(plan);
     for (int x = 0; x < WIDTH; x++) {
-        double middle = (double)plan->samples * (2 * x + 1) / (2.0 * WIDTH);
-        d->rates[x] = lks_plan_lr(plan, (int64_t)middle);
+        d->rates[x] = lks_plan_lr(plan, floor((double)plan->samples * (2 * x + 1) / (2.0 * WIDTH)));
     }
 }
 
@@ -97,7 +96,9 @@ lks_status lks_plan_curve_to_text(const lks_plan *plan, char **out)
         return status;
     measure(plan, &d);
     draw(&d);
-    lks__text_add(&text, "  learning rate\n");
+    lks__text_add(&text, "  learning rate%s\n",
+                  plan->lr_rule == LKS_LR_ADASCALE ? ", to be multiplied by the gain, over what it advances"
+                                                   : "");
     add_cells(&d, &text);
     add_epochs(plan, &d, &text);
     return lks__text_take(&text, out);

@@ -83,6 +83,7 @@ lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
         {"last_step_samples", number(plan->last_step_samples)},
         {"total_epochs", json_real(plan->epochs)},
         {"total_steps", number(plan->total_steps)},
+        {"total_steps_is_bound", json_boolean(plan->lr_rule == LKS_LR_ADASCALE)},
         {"samples", number(plan->samples)},
         {"origin", origin(&plan->origin)},
         {"reduction", word("reduction", (int)plan->reduction)},

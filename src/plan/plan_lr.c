@@ -87,14 +87,13 @@ static double warmup_rate(const lks_plan *plan, double s)
     return from + (plan->scaled_lr - from) * s / plan->warmup_samples;
 }
 
-double lks_plan_lr(const lks_plan *plan, int64_t samples_seen)
+double lks_plan_lr(const lks_plan *plan, double clock)
 {
-    int64_t seen = samples_seen > 0 ? samples_seen : 0;
-    double s = (double)seen;
+    double s = clock > 0 ? clock : 0.0;
     double after = (double)plan->samples - plan->warmup_samples; /* samples after the warm-up */
     if (s < plan->warmup_samples)
         return warmup_rate(plan, s);
     double progress = after > 0 ? (s - plan->warmup_samples) / after : 1.0;
-    moment at = {.progress = progress < 1.0 ? progress : 1.0, .epoch = lks__plan_epoch_at(plan, seen)};
+    moment at = {.progress = progress < 1.0 ? progress : 1.0, .epoch = lks__plan_epoch_at(plan, (int64_t)s)};
     return plan->scaled_lr * schedules[plan->schedule.kind](&plan->schedule, at);
 }

@@ -125,6 +125,12 @@ static void add_total(table *t, const char *label, int64_t total, int64_t before
 static void add_length(table *t, const lks_plan *p)
 {
     char v[VALUE_BYTES];
+    if (p->lr_rule == LKS_LR_ADASCALE) {
+        add_row(t, "total steps", count(p->total_steps, v), "at most: when every gain is 1");
+        add_row(t, "total progress", count(p->samples, v), "samples of the reference batch: %.4g epochs",
+                p->epochs);
+        return;
+    }
     lks__epochs epochs = lks__plan_epochs(p);
     int64_t later = p->samples - p->origin.samples - epochs.first.positions; /* than the first epoch */
     if (later < 0 || later % p->samples_per_epoch != 0) {
@@ -142,7 +148,10 @@ static void add_scaled_rate(table *t, const lks_plan *p)
     char v[VALUE_BYTES];
     const char *rule = lks__option_word("lr.rule", (int)p->lr_rule);
     rate(p->scaled_lr, v);
-    if (p->lr_rule == LKS_LR_NONE)
+    if (p->lr_rule == LKS_LR_ADASCALE)
+        add_row(t, "scaled rate", v, "x gain, up to %.6g, which is measured (rule %s: %lld / %lld)", p->kappa,
+                rule, (ll)p->global_batch, (ll)p->reference_batch);
+    else if (p->lr_rule == LKS_LR_NONE)
         add_row(t, "scaled rate", v, "not scaled (rule none)");
     else
         add_row(t, "scaled rate", v, "= %.6g x %.6g (rule %s: %s%lld / %lld)", p->base_lr,

@@ -33,6 +33,12 @@ static bool is_lamb_linear(const lks_plan *plan)
     return plan->optimizer.kind == LKS_LAMB && plan->lr_rule == LKS_LR_LINEAR && plan->kappa != 1.0;
 }
 
+static bool is_adam_adascale(const lks_plan *plan)
+{
+    bool is_sgd = plan->optimizer.kind == LKS_SGD || plan->optimizer.kind == LKS_LARS;
+    return !is_sgd && plan->lr_rule == LKS_LR_ADASCALE;
+}
+
 static bool is_warmup_endless(const lks_plan *plan)
 {
     return plan->warmup_samples >= (double)plan->samples;
@@ -90,6 +96,9 @@ static const struct {
     {is_lamb_linear, "the rule linear is for SGD: LAMB gives every tensor's update a size of its own, and "
                      "its authors scale the rate "
                      "with the square root of the batch (You et al. 2019): lr.rule sqrt"},
+    {is_adam_adascale, "the rule adascale is for SGD, with or without momentum: its gain is about steps in "
+                       "the direction of the "
+                       "gradient (Johnson et al. 2020)"},
     {is_never_full,
      "the effective batch is more than an epoch has samples: every step takes the few that there are"},
     {is_batch_huge,

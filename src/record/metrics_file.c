@@ -156,10 +156,16 @@ void lks__metrics_add_step(lks__metrics_file *file, const lks__step_metrics *m)
 {
     const int64_t position[] = {m->step, m->samples, m->epoch};
     const metric metrics[] = {
-        {"lr", m->lr},           {"loss", m->loss}, {"accuracy", m->accuracy}, {"grad_norm", m->grad_norm},
+        {"lr", m->lr},
+        {"loss", m->loss},
+        {"accuracy", m->accuracy},
+        {"grad_norm", m->grad_norm},
         {"seconds", m->seconds},
+        {"gain", m->gain},
+        {"noise_scale", m->noise_scale},
     };
-    add_metrics(file, position, sizeof metrics / sizeof metrics[0], metrics);
+    int n = sizeof metrics / sizeof metrics[0];
+    add_metrics(file, position, m->has_gain ? n : n - 2, metrics);
 }
 
 void lks__metrics_add_epoch(lks__metrics_file *file, const lks__epoch_metrics *m)

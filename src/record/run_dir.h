@@ -54,6 +54,8 @@ typedef struct lks__step_metrics {
     int64_t epoch;                        /* 0-based */
     double lr, loss, accuracy, grad_norm; /* NaN becomes null */
     double seconds;                       /* since the first step began */
+    bool has_gain;                        /* adascale: the next two are written too */
+    double gain, noise_scale;
 } lks__step_metrics;
 
 /** One line of metrics.jsonl: an epoch's end. */

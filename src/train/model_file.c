@@ -152,7 +152,24 @@ static lks_status contents_fill(contents *c, const lks_trainer *t, int n_sets)
     return LKS_OK;
 }
 
-enum { N_NUMBERS = 5, MAX_METADATA = N_NUMBERS + 3, NUMBER_BYTES = LKS__JSON_NUMBER_BYTES };
+/* What a position has besides counts; written so that it reads back as the same double. */
+static const struct {
+    const char *key;
+    size_t offset;
+} reals[] = {
+    {"epoch_loss_sum", offsetof(lks__position, epoch_loss_sum)},
+    {"clock", offsetof(lks__position, clock)},
+    {"gain_variance", offsetof(lks__position, gain.variance)},
+    {"gain_norm2", offsetof(lks__position, gain.norm2)},
+};
+
+enum {
+    N_COUNTS = 4,
+    N_REALS = sizeof reals / sizeof reals[0],
+    N_NUMBERS = N_COUNTS + N_REALS,
+    MAX_METADATA = N_NUMBERS + 3,
+    NUMBER_BYTES = LKS__JSON_NUMBER_BYTES,
+};
 
 typedef struct description {
     int n;
@@ -166,21 +183,23 @@ static lks_status describe(description *d, const lks_trainer *t, const lks__posi
     const struct {
         const char *key;
         int64_t value;
-    } numbers[] = {{"step", position->step},
-                   {"epoch", position->epoch},
-                   {"samples", position->samples},
-                   {"seed", t->config.seed}};
+    } numbers[N_COUNTS] = {{"step", position->step},
+                           {"epoch", position->epoch},
+                           {"samples", position->samples},
+                           {"seed", t->config.seed}};
     *d = (description){0};
     lks_status status = lks_plan_to_json(t->config.plan, &d->plan);
     if (status != LKS_OK)
         return status;
     d->entries[d->n++] = (lks__metadata){LKS__CHECKPOINT_FORMAT_KEY, LKS__CHECKPOINT_FORMAT};
-    for (int i = 0; i < N_NUMBERS - 1; i++) {
+    for (int i = 0; i < N_COUNTS; i++) {
         snprintf(d->texts[i], NUMBER_BYTES, "%" PRId64, numbers[i].value);
         d->entries[d->n++] = (lks__metadata){numbers[i].key, d->texts[i]};
     }
-    d->entries[d->n++] = (lks__metadata){"epoch_loss_sum",
-                                         lks__json_number(position->epoch_loss_sum, d->texts[N_NUMBERS - 1])};
+    for (int i = 0; i < N_REALS; i++) {
+        const double *value = (const double *)((const char *)position + reals[i].offset);
+        d->entries[d->n++] = (lks__metadata){reals[i].key, lks__json_number(*value, d->texts[N_COUNTS + i])};
+    }
     d->entries[d->n++] = (lks__metadata){"plan", d->plan};
     if (t->config.config_yaml != NULL)
         d->entries[d->n++] = (lks__metadata){"config", t->config.config_yaml};
@@ -226,6 +245,16 @@ static lks_status read_number(const lks__safetensors *file, const char *path, co
     return LKS_OK;
 }
 
+static lks_status read_reals(const lks__safetensors *file, const char *path, lks__position *out)
+{
+    for (int i = 0; i < N_REALS; i++) {
+        const char *text = lks__safetensors_metadata(file, reals[i].key);
+        if (text == NULL || !lks__parse_f64(text, (double *)((char *)out + reals[i].offset)))
+            return lks__fail(LKS_E_FORMAT, "%s: its %s is no number", path, reals[i].key);
+    }
+    return LKS_OK;
+}
+
 /* The position of a run with this plan; what the file does not say follows from the plan. */
 static lks_status read_position(const lks_trainer *t, const lks__safetensors *file, lks__position *out)
 {
@@ -237,14 +266,14 @@ static lks_status read_position(const lks_trainer *t, const lks__safetensors *fi
         status = read_number(file, path, "epoch", &p.epoch);
     if (status == LKS_OK)
         status = read_number(file, path, "samples", &p.samples);
+    if (status == LKS_OK)
+        status = read_reals(file, path, &p);
     if (status != LKS_OK)
         return status;
-    const char *loss = lks__safetensors_metadata(file, "epoch_loss_sum");
     p.step_in_epoch = p.step - p.epoch * plan->steps_per_epoch;
     p.epoch_samples = p.samples - p.epoch * plan->samples_per_epoch;
-    bool possible = 0 < p.step && p.step < plan->total_steps && 0 < p.step_in_epoch &&
-                    p.step_in_epoch <= plan->steps_per_epoch && 0 < p.epoch_samples && loss != NULL &&
-                    lks__parse_f64(loss, &p.epoch_loss_sum);
+    bool possible = 0 < p.step && 0 < p.step_in_epoch && p.step_in_epoch <= plan->steps_per_epoch &&
+                    0 < p.epoch_samples && p.clock > 0 && !lks__run_is_over(plan, &p);
     if (!possible)
         return lks__fail(LKS_E_FORMAT,
                          "%s: step %" PRId64 ", epoch %" PRId64 ", sample %" PRId64

@@ -48,7 +48,10 @@ static void log_step(lks_trainer *t, const run *r, const lks__step_result *step)
                                  .loss = step->loss_sum / n,
                                  .accuracy = step->n_correct / n,
                                  .grad_norm = step->grad_norm,
-                                 .seconds = lks__seconds_since(r->started_ns)};
+                                 .seconds = lks__seconds_since(r->started_ns),
+                                 .has_gain = t->config.plan->lr_rule == LKS_LR_ADASCALE,
+                                 .gain = step->gain,
+                                 .noise_scale = lks__noise_scale(&step->gain_averages)};
     lks__run_dir_log_step(t->run_dir, &metrics);
 }
 
@@ -85,7 +88,7 @@ static bool is_time_over(const lks_trainer *t)
 /* A run that has reached its end anyway was not stopped. */
 static void note_stop(const lks_trainer *t, run *r, const lks__step_result *step)
 {
-    if (r->position.step >= t->config.plan->total_steps)
+    if (lks__run_is_over(t->config.plan, &r->position))
         return;
     if (step->stop_signal != 0) {
         r->result.stopped = LKS_STOP_SIGNAL;
@@ -104,7 +107,6 @@ static bool is_hash_due(const lks_trainer *t, const lks__position *position)
 /* Takes one step and moves the position behind it. */
 static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
 {
-    /* the last step too: its gradient is looked at like the others' before the model is written */
     int64_t taken = r->position.step + 1;
     bool with_metrics = taken % t->config.metrics_every_steps == 0 || taken == t->config.plan->total_steps;
     int64_t start = lks__now_ns();
@@ -120,6 +122,8 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     r->position.step++;
     r->position.step_in_epoch++;
     r->position.samples += step->samples;
+    r->position.clock += step->advance;
+    r->position.gain = step->gain_averages;
     r->step_seconds += seconds;
     r->epoch_step_seconds += seconds;
     r->position.epoch_samples += step->samples;
@@ -227,7 +231,7 @@ static lks_status save_checkpoint(lks_trainer *t, run *r)
 static bool is_checkpoint_due(const lks_trainer *t, const lks__position *position)
 {
     int64_t every = t->config.checkpoint_every_steps;
-    return every > 0 && position->step % every == 0 && position->step < t->config.plan->total_steps;
+    return every > 0 && position->step % every == 0 && !lks__run_is_over(t->config.plan, position);
 }
 
 /* A checkpoint is from before its epoch's end: what an epoch's last step leaves to do is done again. */
@@ -250,14 +254,14 @@ static lks_status take_up(lks_trainer *t, run *r)
 static lks_status run_steps(lks_trainer *t, run *r)
 {
     const lks_plan *plan = t->config.plan;
-    while (r->position.step < plan->total_steps && r->result.stopped == LKS_STOP_NONE) {
+    while (!lks__run_is_over(plan, &r->position) && r->result.stopped == LKS_STOP_NONE) {
         lks__step_result step;
         lks_status status = advance(t, r, &step);
         if (status != LKS_OK)
             return status;
         bool stopped = r->result.stopped != LKS_STOP_NONE;
         bool whole = is_epoch_over(plan, &r->position);
-        bool last = r->position.step == plan->total_steps || stopped;
+        bool last = lks__run_is_over(plan, &r->position) || stopped;
         if ((stopped || is_checkpoint_due(t, &r->position)) &&
             (status = lks__agree(t->config.group, save_checkpoint(t, r))) != LKS_OK)
             return status;

@@ -7,25 +7,6 @@
 #include "data/dataset_files.h"
 #include "train/trainer.h"
 
-/* What the reducer's callback needs to update one block. */
-typedef struct update {
-    lks_trainer *trainer;
-    lks__optim_step step;
-    bool with_norm;
-} update;
-
-static void update_block(void *context, const lks__block *block, double values[LKS__BLOCK_VALUES])
-{
-    const update *u = context;
-    float *states[LKS__OPTIM_MAX_STATES] = {NULL};
-    for (int s = 0; s < lks__optim_n_states(&u->trainer->config.optimizer); s++)
-        states[s] = u->trainer->states[s] + block->offset_elems;
-    if (u->with_norm)
-        values[0] = lks__block_norm2(block->grad, block->n_elems, u->step.grad_scale);
-    lks__optim_update(&u->step, block->n_elems, block->grad, u->trainer->params + block->offset_elems,
-                      states);
-}
-
 /* Lets the memory system fetch what this member's next leaf will read while this leaf computes. Within the
  * epoch only: the sampler keeps one epoch's order. */
 static void prefetch_after(lks_trainer *t, const lks__position *position, int64_t own_leaf)
@@ -36,6 +17,24 @@ static void prefetch_after(lks_trainer *t, const lks__position *position, int64_
     int64_t leaf = t->rank * plan->leaves_per_process + (last_of_step ? 0 : own_leaf + 1);
     int64_t n = lks_sampler_leaf(t->sampler, position->epoch, step, leaf, t->indices);
     lks__dataset_prefetch(t->config.train_set, n, t->indices);
+}
+
+/* The squared norm of a gradient as docs/numerics.md has it: blocks, then tensors, in trees. */
+static double norm2_of(lks_trainer *t, const float *grads)
+{
+    double *tensors = t->tensor_values[LKS__GRAD_NORM2];
+    int n = lks__network_n_params(t->network);
+    for (int i = 0; i < n; i++) {
+        const lks__param *param = lks__network_param(t->network, i);
+        int64_t n_blocks = 0;
+        for (int64_t at = 0; at < param->arena_elems; at += LKS__BLOCK_ELEMS, n_blocks++) {
+            int64_t rest = param->arena_elems - at;
+            t->block_norm2[n_blocks] = lks__block_norm2(
+                grads + param->offset_elems + at, rest < LKS__BLOCK_ELEMS ? rest : LKS__BLOCK_ELEMS, 1.0f);
+        }
+        tensors[i] = lks__tree_sum(t->block_norm2, n_blocks);
+    }
+    return lks__tree_sum(tensors, n);
 }
 
 /* Gradient, loss and hits of one of this member's leaves. */
@@ -59,6 +58,8 @@ static lks_status run_leaf(lks_trainer *t, const lks__position *position, int64_
                                       &(lks__draw){t->config.seed, position->step, leaf}, &loss);
     if (n > 0 && status == LKS_OK)
         status = lks__network_backward(t->network, n, t->params, grads, NULL, NULL);
+    if (t->leaf_norm2 != NULL)
+        t->leaf_norm2[own_leaf] = n > 0 ? norm2_of(t, grads) / ((double)n * (double)n) : 0.0;
     lks__reducer_leaf_done(t->reducer, n == 0);
     t->leaf_loss[own_leaf] = loss.loss_sum;
     t->leaf_correct[own_leaf] = (double)loss.n_correct;
@@ -72,65 +73,70 @@ static double gradient_divisor(const lks_plan *plan, int64_t step_samples)
     return (double)(plan->reduction == LKS_REDUCTION_MEAN ? step_samples : plan->local_batch);
 }
 
-static double norm_of(const lks_trainer *t)
-{
-    return sqrt(lks__tree_sum(t->tensor_norm2, lks__network_n_params(t->network)));
-}
-
-/* with_norm: result->grad_norm was computed; otherwise it is NaN because nobody asked. */
-static lks_status check_finite(const lks__position *position, const lks__step_result *result, bool with_norm)
+static lks_status check_finite(const lks_trainer *t, const lks__position *position,
+                               const lks__step_result *result)
 {
     double loss = result->loss_sum / (double)result->samples;
     if (isnan(loss))
         loss = NAN; /* one without a sign, for the message */
-    bool gradient_ok = !with_norm || isfinite(result->grad_norm);
-    if (isfinite(loss) && gradient_ok)
+    if (isfinite(loss) && result->bad_tensor < 0)
         return LKS_OK;
     (void)lks__fail(LKS_E_NOT_FINITE,
                     "step %lld (epoch %lld, sample %lld): the %s is not finite (loss %g, learning rate %g)",
                     (long long)position->step + 1, (long long)position->epoch + 1,
                     (long long)position->samples, isfinite(loss) ? "gradient" : "loss", loss, result->lr);
+    (void)t;
     return lks__error_hint(LKS_E_NOT_FINITE, "try a smaller learning rate, a warm-up (lr.warmup_epochs), or "
                                              "reduction=mean");
+}
+
+/* Own leaves, and what members tell each other of theirs. */
+static lks_status run_leaves(lks_trainer *t, const lks__position *position, lks__step_io *io)
+{
+    int64_t m = t->config.plan->leaves_per_process;
+    for (int64_t i = 0; i < m; i++) {
+        lks_status status = run_leaf(t, position, i);
+        if (status != LKS_OK)
+            return status;
+    }
+    *io = (lks__step_io){.sums = {lks__tree_sum(t->leaf_loss, m), lks__tree_sum(t->leaf_correct, m),
+                                  t->leaf_norm2 != NULL ? lks__tree_sum(t->leaf_norm2, m) : 0.0},
+                         .flag = t->config.stop_signal != NULL ? *t->config.stop_signal : 0,
+                         .requests = t->requests};
+    return lks__reducer_begin(t->reducer, io);
 }
 
 lks_status lks__train_step(lks_trainer *t, const lks__position *position, bool with_norm,
                            lks__step_result *out)
 {
     const lks_plan *plan = t->config.plan;
-    lks__step_result result = {
-        .samples = lks_plan_step_samples(plan, position->epoch, position->step_in_epoch),
-        .lr = lks_plan_lr(plan, position->samples),
-        .grad_norm = NAN};
-
-    int64_t m = plan->leaves_per_process;
-    for (int64_t i = 0; i < m; i++) {
-        lks_status status = run_leaf(t, position, i);
-        if (status != LKS_OK)
-            return lks__error_prefix(status, "step %lld", (long long)position->step + 1);
-    }
-
-    update u = {.trainer = t, .with_norm = with_norm};
-    u.step = lks__optim_step_make(&t->config.optimizer, result.lr, position->step + 1,
-                                  1.0 / gradient_divisor(plan, result.samples));
-    lks__step_io io = {.sums = {lks__tree_sum(t->leaf_loss, m), lks__tree_sum(t->leaf_correct, m)},
-                       .flag = t->config.stop_signal != NULL ? *t->config.stop_signal : 0,
-                       .requests = t->requests};
-    const lks__pass pass = {
-        .block = update_block, .context = &u, .tensor_values = {with_norm ? t->tensor_norm2 : NULL}};
-    lks_status status = lks__reducer_begin(t->reducer, &io);
-    if (status == LKS_OK)
-        status = lks__reducer_pass(t->reducer, &pass);
+    lks__step_io io;
+    lks_status status = run_leaves(t, position, &io);
     if (status != LKS_OK)
         return lks__error_prefix(status, "step %lld", (long long)position->step + 1);
 
-    result.loss_sum = io.sums[0];
-    result.n_correct = io.sums[1];
-    result.stop_signal = io.flag;
-    result.requests = io.requests;
-    if (with_norm)
-        result.grad_norm = norm_of(t);
-    status = check_finite(position, &result, with_norm);
+    lks__step_result result = {
+        .samples = lks_plan_step_samples(plan, position->epoch, position->step_in_epoch),
+        .lr = lks_plan_lr(plan, position->clock),
+        .loss_sum = io.sums[0],
+        .n_correct = io.sums[1],
+        .grad_norm = NAN,
+        .gain = 1.0,
+        .gain_averages = position->gain,
+        .bad_tensor = -1,
+        .stop_signal = io.flag,
+        .requests = io.requests};
+    const lks__gradient gradient = {.step = position->step + 1,
+                                    .samples = result.samples,
+                                    .divisor = gradient_divisor(plan, result.samples),
+                                    .leaf_norm2s = io.sums[2],
+                                    .wants_norm = with_norm};
+    status = isfinite(result.loss_sum) ? lks__train_passes(t, &gradient, &result) : lks__train_no_pass(t);
+    if (status != LKS_OK)
+        return lks__error_prefix(status, "step %lld", (long long)position->step + 1);
+    result.advance = plan->lr_rule == LKS_LR_ADASCALE ? result.gain * (double)plan->reference_batch
+                                                      : (double)result.samples;
+    status = check_finite(t, position, &result);
     if (status == LKS_OK)
         *out = result;
     return status;

@@ -53,9 +53,15 @@ static lks_status check_config(const lks_trainer_config *c)
         return lks__fail(LKS_E_ARG, "max_seconds is %g; a number >= 0 is needed", c->max_seconds);
     if (c->init_path != NULL && c->resume_path != NULL)
         return lks__fail(LKS_E_ARG, "a run begins with init_path or goes on from resume_path, not both");
-    if (c->optimizer.kind == LKS_LARS || c->optimizer.kind == LKS_LAMB)
-        return lks__fail(LKS_E_ARG, "training with the optimizer %s is not possible yet",
-                         c->optimizer.kind == LKS_LARS ? "lars" : "lamb");
+    if (!(c->clip_norm >= 0 && c->clip_value >= 0))
+        return lks__fail(LKS_E_ARG, "clip_norm is %g and clip_value %g; numbers >= 0 are needed",
+                         c->clip_norm, c->clip_value);
+    if (c->clip_value > 0 && c->plan->lr_rule == LKS_LR_ADASCALE)
+        return lks__fail(LKS_E_ARG,
+                         "clip.value can't be used with lr.rule adascale, which compares the norms of "
+                         "gradients; clip.norm can");
+    if (c->on_divergence != LKS_DIVERGENCE_STOP)
+        return lks__fail(LKS_E_UNSUPPORTED, "on_divergence can only be stop");
     return lks_optimizer_config_check(&c->optimizer);
 }
 
@@ -115,6 +121,20 @@ static lks_status compile(lks_trainer *t)
     return status;
 }
 
+/* What only adascale measures. */
+static lks_status allocate_gain(lks_trainer *t)
+{
+    int64_t most_blocks = 0;
+    for (int i = 0; i < lks__network_n_params(t->network); i++) {
+        int64_t blocks = lks__divide_up(lks__network_param(t->network, i)->arena_elems, LKS__BLOCK_ELEMS);
+        most_blocks = blocks > most_blocks ? blocks : most_blocks;
+    }
+    t->leaf_norm2 = lks__alloc_array(t->config.plan->leaves_per_process, sizeof *t->leaf_norm2,
+                                     LKS__MEM_MISC);
+    t->block_norm2 = lks__alloc_array(most_blocks, sizeof *t->block_norm2, LKS__MEM_MISC);
+    return t->leaf_norm2 != NULL && t->block_norm2 != NULL ? LKS_OK : LKS_E_NOMEM;
+}
+
 static lks_status allocate(lks_trainer *t)
 {
     int64_t m = t->config.plan->leaves_per_process;
@@ -126,15 +146,19 @@ static lks_status allocate(lks_trainer *t)
     t->indices = lks__alloc_array(t->config.plan->local_batch, sizeof *t->indices, LKS__MEM_DATA);
     t->leaf_loss = lks__alloc_array(m, sizeof *t->leaf_loss, LKS__MEM_MISC);
     t->leaf_correct = lks__alloc_array(m, sizeof *t->leaf_correct, LKS__MEM_MISC);
-    t->tensor_norm2 = lks__alloc_array(n_params, sizeof *t->tensor_norm2, LKS__MEM_MISC);
+    t->tensor_values[0] = lks__alloc_array((int64_t)LKS__BLOCK_VALUES * n_params, sizeof **t->tensor_values,
+                                           LKS__MEM_MISC);
+    t->tensor_steps = lks__alloc_array(n_params, sizeof *t->tensor_steps, LKS__MEM_MISC);
     t->eval_loss = lks__alloc_array(2 * n_eval, sizeof *t->eval_loss, LKS__MEM_MISC);
     t->plain = lks__alloc_array(lks__network_largest_param_elems(t->network), sizeof *t->plain,
                                 LKS__MEM_PARAMS);
-    if (t->indices == NULL || t->leaf_loss == NULL || t->leaf_correct == NULL || t->tensor_norm2 == NULL ||
-        t->eval_loss == NULL || t->plain == NULL)
+    if (t->indices == NULL || t->leaf_loss == NULL || t->leaf_correct == NULL ||
+        t->tensor_values[0] == NULL || t->tensor_steps == NULL || t->eval_loss == NULL || t->plain == NULL)
         return LKS_E_NOMEM;
     t->eval_correct = t->eval_loss + n_eval;
-    return LKS_OK;
+    for (int k = 1; k < LKS__BLOCK_VALUES; k++)
+        t->tensor_values[k] = t->tensor_values[0] + (int64_t)k * n_params;
+    return t->config.plan->lr_rule == LKS_LR_ADASCALE ? allocate_gain(t) : LKS_OK;
 }
 
 /* Where the run begins. Rank 0's doing, which the agreement makes visible to all. Collective. */
@@ -165,12 +189,13 @@ static lks_status create_local(lks_trainer *t)
 }
 
 /* What members must have in common to train the same thing, and with kernels that compute the same bits. */
-enum { N_COMMON = 8 };
+enum { N_COMMON = 9 };
 
 static const char *const common_names[N_COMMON] = {
     "plan",
     "seed",
     "optimizer",
+    "clipping or on_divergence",
     "training set or its normalisation",
     "test set or its normalisation",
     "metrics_every_steps",
@@ -188,6 +213,13 @@ static uint64_t hash_of_optimizer(const lks_optimizer_config *c)
     char text[256];
     snprintf(text, sizeof text, "%d %a %d %a %a %a %a %a %d", (int)c->kind, c->momentum, c->nesterov,
              c->weight_decay, c->beta1, c->beta2, c->epsilon, c->trust_coefficient, c->exclude_biases);
+    return hash_of_text(text);
+}
+
+static uint64_t hash_of_guards(const lks_trainer_config *c)
+{
+    char text[128];
+    snprintf(text, sizeof text, "%a %a %d", c->clip_norm, c->clip_value, (int)c->on_divergence);
     return hash_of_text(text);
 }
 
@@ -226,6 +258,7 @@ static lks_status list_common(const lks_trainer *t, int64_t out[N_COMMON])
         (int64_t)hash_of_text(plan),
         t->config.seed,
         (int64_t)hash_of_optimizer(&t->config.optimizer),
+        (int64_t)hash_of_guards(&t->config),
         train_set,
         test_set,
         t->config.metrics_every_steps,
@@ -336,7 +369,10 @@ void lks_trainer_destroy(lks_trainer *t)
     lks__free(t->indices);
     lks__free(t->leaf_loss);
     lks__free(t->leaf_correct);
-    lks__free(t->tensor_norm2);
+    lks__free(t->leaf_norm2);
+    lks__free(t->block_norm2);
+    lks__free(t->tensor_values[0]);
+    lks__free(t->tensor_steps);
     lks__free(t->eval_loss);
     lks__free(t->plain);
     lks__free(t);

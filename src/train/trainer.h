@@ -11,6 +11,7 @@
 #include "ddp/reducer.h"
 #include "nn/network.h"
 #include "optim/update.h"
+#include "plan/gain.h"
 #include "record/run_dir.h"
 
 /** Where a step stands in the run. */
@@ -21,6 +22,8 @@ typedef struct lks__position {
     int64_t samples;       /* seen before */
     int64_t epoch_samples; /* of this epoch */
     double epoch_loss_sum; /* over those samples */
+    double clock;          /* of the schedule, in samples: lks_plan_lr */
+    lks__gain_averages gain;
 } lks__position;
 
 struct lks_trainer {
@@ -40,10 +43,13 @@ struct lks_trainer {
     int64_t *indices;     /* [local batch] */
     double *leaf_loss;    /* [leaves per process]: sums over the leaf's samples */
     double *leaf_correct; /* same */
-    double *tensor_norm2; /* [parameters] */
-    double *eval_loss;    /* [evaluation leaves]: sums, own leaves; the others are 0 */
-    double *eval_correct; /* same; directly behind eval_loss, reduced together */
-    float *plain;         /* [largest parameter]: one tensor in the plain layout */
+    double *leaf_norm2;   /* adascale: same: squared norms of the leaves' mean gradients; else NULL */
+    double *block_norm2;  /* adascale: [blocks of the largest parameter]; else NULL */
+    double *tensor_values[LKS__BLOCK_VALUES]; /* [parameters] each, by lks__tensor_value */
+    lks__optim_step *tensor_steps;            /* [parameters] */
+    double *eval_loss;                        /* [evaluation leaves]: sums, own leaves; the others are 0 */
+    double *eval_correct;                     /* same; directly behind eval_loss, reduced together */
+    float *plain;                             /* [largest parameter]: one tensor in the plain layout */
 
     lks__position start; /* where the run begins: all zeros, or the checkpoint's */
     bool has_run;
@@ -61,13 +67,50 @@ typedef enum lks__request {
 /** What a step came to; the same on all members. */
 typedef struct lks__step_result {
     int64_t samples; /* of the step */
-    double lr;
+    double lr;       /* with the gain */
     double loss_sum; /* over the step's samples */
     double n_correct;
-    double grad_norm;  /* of the step's gradient; NaN when it was not asked for */
-    int stop_signal;   /* a signal that some member was given; 0: none */
-    unsigned requests; /* lks__request bits that some member has set */
+    double grad_norm; /* of the step's gradient, before it is clipped by norm; NaN when it was not measured */
+    double gain;      /* of adascale; else 1 */
+    lks__gain_averages gain_averages; /* with this step's */
+    double advance;                   /* of the schedule's clock */
+    int bad_tensor;                   /* the first parameter whose gradient is not finite; -1: none */
+    int stop_signal;                  /* a signal that some member was given; 0: none */
+    unsigned requests;                /* lks__request bits that some member has set */
 } lks__step_result;
+
+/** What passes measure of each tensor: squared norms. */
+typedef enum lks__tensor_value {
+    LKS__GRAD_NORM2,      /* of the step's gradient, clipped by value; not finite when the gradient is not */
+    LKS__PARAM_NORM2,     /* before the update */
+    LKS__DIRECTION_NORM2, /* lamb */
+} lks__tensor_value;
+
+/** The gradient that passes find in the reducer. */
+typedef struct lks__gradient {
+    int64_t step;       /* 1-based, of the run */
+    int64_t samples;    /* of the step */
+    double divisor;     /* the sum over all leaves divided by this is the step's gradient */
+    double leaf_norm2s; /* adascale: sum over leaves of the squared norms of their mean gradients */
+    bool wants_norm;    /* result->grad_norm is to be set */
+} lks__gradient;
+
+/** The passes of a step, after lks__reducer_begin: updates the parameters, unless it is known before that the
+ * gradient is not finite (result->bad_tensor). result->lr: the plan's; comes back with the gain. Collective.
+ */
+lks_status lks__train_passes(lks_trainer *trainer, const lks__gradient *gradient,
+                             lks__step_result *result) LKS_MUST_USE;
+
+/** Ends a step that is not taken. Collective. */
+lks_status lks__train_no_pass(lks_trainer *trainer) LKS_MUST_USE;
+
+/** Whether the run ends at this position: after its last step, or where the clock of gains has come to its
+ * end. */
+static inline bool lks__run_is_over(const lks_plan *plan, const lks__position *position)
+{
+    return position->step >= plan->total_steps ||
+           (plan->lr_rule == LKS_LR_ADASCALE && position->clock >= (double)plan->samples);
+}
 
 /** One step: own leaves forward and backward, reduction, update. Collective.
  *  Returns: LKS_OK; LKS_E_NOT_FINITE on all members alike; LKS_E_KERNEL; failures of the group. */

@@ -277,14 +277,14 @@ static void choices_that_are_none_are_refused(void **state)
                     schedule = mnist();
     tail.tail = (lks_tail)7;
     reduction.reduction = (lks_reduction)-1;
-    rule.lr_rule = (lks_lr_rule)5;
+    rule.lr_rule = (lks_lr_rule)6;
     warmup.warmup = (lks_warmup)3;
     from.warmup_from = (lks_warmup_from)2;
     schedule.schedule.kind = (lks_schedule_kind)INT_MAX;
     lks_plan plan;
     CHECK_FAILS(lks_plan_create(&tail, &plan), LKS_E_ARG, "the tail is 7; a value from 0 to 2 is needed");
     CHECK_FAILS(lks_plan_create(&reduction, &plan), LKS_E_ARG, "the reduction is -1");
-    CHECK_FAILS(lks_plan_create(&rule, &plan), LKS_E_ARG, "the learning-rate rule is 5");
+    CHECK_FAILS(lks_plan_create(&rule, &plan), LKS_E_ARG, "the learning-rate rule is 6");
     CHECK_FAILS(lks_plan_create(&warmup, &plan), LKS_E_ARG,
                 "the warm-up is 3; a value from 0 to 2 is needed");
     CHECK_FAILS(lks_plan_create(&from, &plan), LKS_E_ARG, "the start of the warm-up is 2");
@@ -571,7 +571,7 @@ static void rates_depend_on_samples_not_on_workers(void **state)
     d.accumulate = 2;
     lks_plan a = plan_of(c), b = plan_of(d);
     for (int64_t s = 0; s <= 300000; s += 777)
-        assert_true(lks_plan_lr(&a, s) == lks_plan_lr(&b, s));
+        assert_true(lks_plan_lr(&a, (double)s) == lks_plan_lr(&b, (double)s));
 }
 
 int main(void)

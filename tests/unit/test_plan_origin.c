@@ -54,7 +54,7 @@ static void the_rate_goes_on_by_samples_seen(void **state)
     c.origin = (lks_plan_origin){.step = 1000, .samples = 128000, .epoch = 2, .offset = 8000};
     lks_plan rest = plan_of(c);
     for (int64_t s = 0; s <= 300000; s += 1234)
-        assert_true(lks_plan_lr(&rest, s) == lks_plan_lr(&whole, s));
+        assert_true(lks_plan_lr(&rest, (double)s) == lks_plan_lr(&whole, (double)s));
 }
 
 /* Where the tail is dropped, epochs before and after the origin have different sizes: 96 and 90 of 100
