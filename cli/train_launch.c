@@ -88,7 +88,8 @@ static bool has_begun(const run *r)
            now.changed.tv_sec != before.changed.tv_sec || now.changed.tv_nsec != before.changed.tv_nsec;
 }
 
-/* Where the run goes on: as --resume does, or from its beginning as long as it has no checkpoint. */
+/* Where the run goes on: as --resume does, or from its beginning as long as it has no checkpoint. What it has
+ * begun it may overwrite: before the launch there was nothing, or --overwrite was given. */
 static bool restart(void *context, int count, lks__launch_config *next)
 {
     run *r = context;
@@ -108,7 +109,7 @@ static bool restart(void *context, int count, lks__launch_config *next)
     if (step > 0)
         set_argv(r, of_begin, "--resume");
     else
-        set_argv(r, of_launch, begun && !command->args.resume ? "--overwrite" : NULL);
+        set_argv(r, of_launch, command->args.resume ? NULL : "--overwrite");
 
     if (r->restart_processes > 0)
         next->processes = r->restart_processes;

@@ -61,7 +61,8 @@ static lks_status fail_create(const char *path, int error)
     return lks__fail_errno(status, error, "output: the run directory %s cannot be created", path);
 }
 
-/* Is there nothing in the folder? False for one that can't be read. */
+/* Is there nothing in the folder, or only what a run leaves that was cut off before it had its plan? False
+ * for one that can't be read. */
 static bool is_empty(const char *path)
 {
     DIR *folder = opendir(path);
@@ -69,7 +70,8 @@ static bool is_empty(const char *path)
         return false;
     int n = 0;
     for (const struct dirent *entry; (entry = readdir(folder)) != NULL;)
-        n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+        n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+             strcmp(entry->d_name, PLAN ".tmp") != 0;
     closedir(folder);
     return n == 0;
 }

@@ -52,6 +52,36 @@ stop is_training TERM 143
 start one-int 1 env --default-signal=INT
 stop is_training INT 130
 
+# When its time is over a run ends the same way, and well. Going on takes it from there.
+for n in 1 2; do
+    run=$work/time-$n
+    before=0
+    for on in "" --resume; do
+        "$lockstep" train examples/digits.yaml -n $n epochs=auto steps=1000000000 --output "$run" --max-time 1s --json $on \
+            >"$run.json" 2>"$run.err" || fail "a run whose time is over: exit code $?"
+        steps=$(member steps "$run.json")
+        [ "$(member stopped "$run.json")" = time ] || fail "$run was stopped by: $(member stopped "$run.json")"
+        grep -q "^lockstep: stopped by --max-time after $steps of 1000000000 steps$" "$run.err" || fail "$run does not say so"
+        grep -q "^hint: --resume goes on from $run/checkpoints/step-$(printf %08d "$steps")" "$run.err" || fail "no hint"
+        [ ! -e "$run/model.safetensors" ] || fail "$run has a model, though it was stopped"
+        [ "$steps" -gt $before ] || fail "$steps steps, after $before before"
+        before=$steps
+    done
+done
+
+# A process that still waits for the others has nothing to end gently.
+for signal in TERM INT; do
+    env --default-signal=INT RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29517 LOCAL_WORLD_SIZE=2 \
+        "$lockstep" train examples/digits.yaml --output "$work/alone" comm.timeout=20 >"$work/alone.out" 2>"$work/alone.err" &
+    pid=$!
+    sleep 0.5
+    kill -$signal $pid
+    code=0
+    wait $pid || code=$?
+    [ $code = 143 ] || [ $code = 130 ] || fail "SIG$signal while waiting for others: exit code $code"
+    [ ! -e "$work/alone" ] || fail "a run directory was made"
+done
+
 # What is ignored stays ignored, as behind nohup.
 for n in 1 2; do
     start nohup-$n $n env --ignore-signal=HUP

@@ -54,6 +54,20 @@ static int play_exit(char **args)
     return number(args[rank()]);
 }
 
+static int play_tries(char **args)
+{
+    int code = number(args[number(variable("LOCKSTEP_RESTART_COUNT"))]);
+    report("try %s of %s and %s of %s on %s", variable("LOCKSTEP_RESTART_COUNT"),
+           variable("LOCKSTEP_MAX_RESTARTS"), variable("TORCHELASTIC_RESTART_COUNT"),
+           variable("TORCHELASTIC_MAX_RESTARTS"), variable("WORLD_SIZE"));
+    if (code != 0 && rank() != 0)
+        for (;;)
+            pause();
+    if (code < 0)
+        raise(-code);
+    return code;
+}
+
 static int play_variables(char **args)
 {
     (void)args;
@@ -146,7 +160,7 @@ static const struct {
 } ways[] = {
     {"exit", play_exit, 1},     {"variables", play_variables, 0}, {"fail", play_fail, 2},
     {"wait", play_wait, 0},     {"stubborn", play_stubborn, 0},   {"gentle", play_gentle, 1},
-    {"listen", play_listen, 0},
+    {"listen", play_listen, 0}, {"tries", play_tries, 1},
 };
 
 int launched_program(int argc, char **argv)

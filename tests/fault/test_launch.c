@@ -1,164 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE /* posix_openpt and its kin, pidfd_open */
-
+/* Starting processes, what they get, and how failures are told. */
 #include "check.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/pidfd.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "launch/launch.h"
 #include "launched_program.h"
-
-#define PROGRAM "/proc/self/exe"
-
-enum {
-    MAX_ARGS = 80,
-    TEXT_BYTES = 1 << 14,
-    HANG_MS = 20000, /* a wait that takes longer has failed; the launcher's own longest wait is 3 s */
-};
-
-/* A launcher in a process of its own. */
-typedef struct launcher {
-    pid_t pid;
-    int reports; /* its end: launcher and processes have all ended */
-    int errors;  /* the launcher's and the processes' stderr */
-    char report_text[TEXT_BYTES];
-    char error_text[TEXT_BYTES];
-} launcher;
-
-/* Called in the launcher's process, before it launches. */
-typedef void prepare_fn(void);
-
-static _Noreturn void be_launcher(const lks__launch_config *config)
-{
-    int exit_code = -1;
-    lks_status status = lks__launch(config, &exit_code);
-    if (status != LKS_OK) {
-        fprintf(stderr, "%s %s\n", lks_status_name(status), lks_error_message());
-        exit_code = lks_status_exit_code(status);
-        /* nothing may be left: neither running nor to be waited for */
-        if (waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD)
-            fprintf(stderr, "a process was left\n");
-    }
-    _exit(exit_code);
-}
-
-static void start_program(launcher *l, int n, bool gently, const char *const *argv, prepare_fn *prepare)
-{
-    int reports[2], errors[2];
-    char fd[16];
-    memset(l, 0, sizeof *l);
-    CHECK_INT(pipe(reports), 0);
-    CHECK_INT(pipe(errors), 0);
-    l->pid = fork();
-    assert_true(l->pid >= 0); /* kill(-1) would reach everybody */
-    if (l->pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that has failed leaves nothing either */
-        close(reports[0]);
-        close(errors[0]);
-        dup2(errors[1], STDERR_FILENO);
-        close(errors[1]);
-        snprintf(fd, sizeof fd, "%d", reports[1]);
-        setenv(REPORT_FD_VARIABLE, fd, 1);
-        if (prepare != NULL)
-            prepare();
-        be_launcher(&(lks__launch_config){.processes = n, .argv = argv, .stop_gently = gently});
-    }
-    close(reports[1]);
-    close(errors[1]);
-    l->reports = reports[0];
-    l->errors = errors[0];
-}
-
-/* Launches the test program; `way` is what it gets as arguments, with blanks between. */
-static void start(launcher *l, int n, bool gently, const char *way, prepare_fn *prepare)
-{
-    char words[TEXT_BYTES];
-    const char *argv[MAX_ARGS] = {PROGRAM};
-    char *rest;
-    snprintf(words, sizeof words, "%s", way);
-    int n_args = 1;
-    for (char *word = strtok_r(words, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest))
-        argv[n_args++] = word;
-    start_program(l, n, gently, argv, prepare);
-}
-
-/* Appends what comes to `text`. False at the end of the file. */
-static bool read_more(int fd, char *text)
-{
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
-    if (poll(&ready, 1, HANG_MS) != 1)
-        fail_msg("nothing came for %d ms after \"%s\"", HANG_MS, text);
-    size_t length = strlen(text);
-    ssize_t n = read(fd, text + length, TEXT_BYTES - 1 - length);
-    assert_true(n >= 0);
-    text[length + (size_t)n] = '\0';
-    return n > 0;
-}
-
-static int n_lines(const char *text)
-{
-    int n = 0;
-    for (; *text != '\0'; text++)
-        n += *text == '\n';
-    return n;
-}
-
-/* Waits until n processes have reported. */
-static void wait_for_reports(launcher *l, int n)
-{
-    while (n_lines(l->report_text) < n)
-        if (!read_more(l->reports, l->report_text))
-            fail_msg("ended after \"%s\" and \"%s\"", l->report_text, l->error_text);
-}
-
-/* Waits until launcher and processes have ended. Returns the launcher's exit code, or minus its signal. */
-static int finish(launcher *l)
-{
-    int status;
-    while (read_more(l->reports, l->report_text))
-        ;
-    while (read_more(l->errors, l->error_text))
-        ;
-    close(l->reports);
-    close(l->errors);
-    CHECK_INT(waitpid(l->pid, &status, 0), l->pid);
-    return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
-}
-
-/* The nth line of a rank's reports, without "RANK PID ". */
-static void get_report(const launcher *l, int rank, int nth, int *pid, char *out, size_t out_bytes)
-{
-    const char *line = l->report_text;
-    for (; *line != '\0'; line = strchr(line, '\n') + 1) {
-        int its_rank, after;
-        CHECK_INT(sscanf(line, "%d %d %n", &its_rank, pid, &after), 2);
-        if (its_rank != rank || nth-- > 0)
-            continue;
-        snprintf(out, out_bytes, "%.*s", (int)strcspn(line + after, "\n"), line + after);
-        return;
-    }
-    fail_msg("rank %d has not reported: %s", rank, l->report_text);
-}
-
-static void check_text(const char *text, const char *expected)
-{
-    if (strstr(text, expected) == NULL)
-        fail_msg("\"%s\" lacks \"%s\"", text, expected);
-}
+#include "launcher_process.h"
 
 static bool is_free_port(int port)
 {
@@ -251,6 +105,9 @@ static void exit_codes_are_told(void **state)
         {2, "exit 0 3", 1, "ended with exit code 3\n"},
         {2, "exit 2 0", 1, "ended with exit code 2\n"},
         {2, "exit 143 0", 1, "ended with exit code 143\n"},
+        {2, "exit 90 90", 1, NULL}, /* a failure that would come again, when it stops gently */
+        {2, "exit 90 90", 90, NULL},
+        {2, "exit 90 1", 1, NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         launcher l;
@@ -297,16 +154,6 @@ static void a_killed_process_is_named_with_its_number(void **state)
     snprintf(expected, sizeof expected, "lockstep: rank 2 (process %d) was killed by signal 9 (SIGKILL)\n",
              pid);
     assert_string_equal(l.error_text, expected);
-}
-
-/* Ends a process by a signal, and waits until it has ended. */
-static void end_process(int pid, int signal)
-{
-    struct pollfd ended = {.fd = pidfd_open(pid, 0), .events = POLLIN};
-    assert_true(ended.fd >= 0);
-    CHECK_INT(kill(pid, signal), 0);
-    CHECK_INT(poll(&ended, 1, HANG_MS), 1);
-    close(ended.fd);
 }
 
 /* Rank 0 fails because rank 1 was killed, and the launcher, stopped meanwhile, hears of both at once. */
@@ -399,7 +246,8 @@ static void arguments_are_checked(void **state)
     (void)state;
     int out = 7;
     const char *nothing[] = {NULL}, *program[] = {"true", NULL};
-    const lks__launch_config none = {.processes = 0, .argv = program}, no_program = {2, nothing, false};
+    const lks__launch_config none = {.processes = 0, .argv = program},
+                             no_program = {.processes = 2, .argv = nothing};
     CHECK_FAILS(lks__launch(&none, &out), LKS_E_ARG, "0 processes");
     CHECK_FAILS(lks__launch(&no_program, &out), LKS_E_ARG, "no program");
     CHECK_INT(out, 7);
@@ -441,213 +289,6 @@ static void a_failed_start_leaves_nothing(void **state)
     assert_null(strstr(l.error_text, "left"));
 }
 
-static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
-
-static void a_signal_is_passed_on(void **state)
-{
-    (void)state;
-    for (int i = 0; i < 3; i++) {
-        launcher l;
-        start(&l, 3, false, "wait", NULL);
-        wait_for_reports(&l, 3);
-        CHECK_INT(kill(l.pid, stop_signals[i]), 0);
-        CHECK_INT(finish(&l), 128 + stop_signals[i]);
-        assert_string_equal(l.error_text, "");
-    }
-}
-
-/* Until the next signal is a second request. */
-static void wait_out_echoes(void)
-{
-    const struct timespec time = {.tv_nsec = LKS__STOP_ECHO_NS};
-    nanosleep(&time, NULL);
-}
-
-static void a_gentle_stop_is_one_sigterm(void **state)
-{
-    (void)state;
-    for (int i = 0; i < 3; i++) {
-        launcher l;
-        start(&l, 2, true, "gentle 143 143", NULL);
-        wait_for_reports(&l, 2);
-        CHECK_INT(kill(l.pid, stop_signals[i]), 0);
-        CHECK_INT(finish(&l), 128 + stop_signals[i]);
-        assert_string_equal(l.error_text, "lockstep: stopping after this step; press Ctrl-C again to kill\n");
-        for (int rank = 0; rank < 2; rank++) {
-            int pid;
-            char text[100];
-            get_report(&l, rank, 1, &pid, text, sizeof text);
-            assert_string_equal(text, "signal 15");
-        }
-        CHECK_INT(n_lines(l.report_text), 4);
-    }
-}
-
-/* It came after the last step: the program has done all it had to. */
-static void a_run_that_is_whole_was_not_stopped(void **state)
-{
-    (void)state;
-    launcher l;
-    start(&l, 2, true, "gentle 0 0", NULL);
-    wait_for_reports(&l, 2);
-    CHECK_INT(kill(l.pid, SIGTERM), 0);
-    CHECK_INT(finish(&l), 0);
-}
-
-/* Two signals at once are one request: the processes, which won't end by themselves, live on. */
-static void an_echo_does_not_kill(void **state)
-{
-    (void)state;
-    launcher l;
-    int status;
-    start(&l, 2, true, "stubborn", NULL);
-    wait_for_reports(&l, 2);
-    CHECK_INT(kill(l.pid, SIGSTOP), 0);
-    CHECK_INT(waitpid(l.pid, &status, WUNTRACED), l.pid);
-    CHECK_INT(kill(l.pid, SIGHUP), 0);
-    CHECK_INT(kill(l.pid, SIGTERM), 0);
-    CHECK_INT(kill(l.pid, SIGCONT), 0);
-    struct pollfd ended = {.fd = l.reports, .events = POLLIN};
-    CHECK_INT(poll(&ended, 1, 200), 0);
-    wait_out_echoes();
-    CHECK_INT(kill(l.pid, SIGTERM), 0);
-    CHECK_INT(finish(&l), 128 + SIGHUP);
-    CHECK_INT(n_lines(l.error_text), 1);
-}
-
-static void a_second_signal_kills(void **state)
-{
-    (void)state;
-    launcher l;
-    start(&l, 2, true, "stubborn", NULL);
-    wait_for_reports(&l, 2);
-    CHECK_INT(kill(l.pid, SIGINT), 0);
-    while (n_lines(l.error_text) < 1) /* else the two could be one */
-        assert_true(read_more(l.errors, l.error_text));
-    wait_out_echoes();
-    CHECK_INT(kill(l.pid, SIGINT), 0);
-    CHECK_INT(finish(&l), 128 + SIGINT);
-    CHECK_INT(n_lines(l.error_text), 1);
-}
-
-static void a_young_process_may_die_of_a_gentle_stop(void **state)
-{
-    (void)state;
-    launcher l;
-    start(&l, 3, true, "wait", NULL);
-    wait_for_reports(&l, 3);
-    CHECK_INT(kill(l.pid, SIGINT), 0);
-    CHECK_INT(finish(&l), 128 + SIGINT);
-    CHECK_INT(n_lines(l.error_text), 1);
-}
-
-static void a_failure_while_stopping_is_told(void **state)
-{
-    (void)state;
-    launcher l;
-    start(&l, 2, true, "gentle 143 5", NULL);
-    wait_for_reports(&l, 2);
-    CHECK_INT(kill(l.pid, SIGINT), 0);
-    CHECK_INT(finish(&l), 1);
-    check_text(l.error_text, "lockstep: rank 1 (process ");
-    check_text(l.error_text, "ended with exit code 5\n");
-}
-
-static void ignore_hangup(void)
-{
-    signal(SIGHUP, SIG_IGN);
-}
-
-static void what_nohup_has_switched_off_stays_off(void **state)
-{
-    (void)state;
-    launcher l;
-    start(&l, 2, false, "wait", ignore_hangup);
-    wait_for_reports(&l, 2);
-    CHECK_INT(kill(l.pid, SIGHUP), 0);
-    CHECK_INT(kill(l.pid, SIGTERM), 0); /* a higher number: were both pending, SIGHUP would come first */
-    CHECK_INT(finish(&l), 128 + SIGTERM);
-}
-
-static void a_stopped_launcher_goes_on(void **state)
-{
-    (void)state;
-    launcher l;
-    int status;
-    start(&l, 2, false, "wait", NULL);
-    wait_for_reports(&l, 2);
-    CHECK_INT(kill(l.pid, SIGSTOP), 0);
-    CHECK_INT(waitpid(l.pid, &status, WUNTRACED), l.pid);
-    assert_true(WIFSTOPPED(status));
-    CHECK_INT(kill(l.pid, SIGCONT), 0);
-    CHECK_INT(waitpid(l.pid, &status, WCONTINUED), l.pid);
-    CHECK_INT(kill(l.pid, SIGTERM), 0);
-    CHECK_INT(finish(&l), 128 + SIGTERM);
-    assert_string_equal(l.error_text, "");
-}
-
-static void a_killed_launcher_leaves_no_process(void **state)
-{
-    (void)state;
-    launcher l;
-    start(&l, 8, true, "stubborn", NULL);
-    wait_for_reports(&l, 8);
-    CHECK_INT(kill(l.pid, SIGKILL), 0);
-    CHECK_INT(finish(&l), -SIGKILL);
-}
-
-static int terminal = -1;
-
-/* Makes the launcher's process the foreground of a terminal of its own. */
-static void enter_terminal(void)
-{
-    if (setsid() < 0 || open(ptsname(terminal), O_RDWR) < 0) /* the first one opened is its terminal */
-        _exit(98);
-}
-
-/* The terminal's Ctrl-C reaches the foreground group by itself, so the launcher does not send it once more.
- * To be seen in a process that has left the group: two SIGINTs at once can't be told from one. */
-static void ctrl_c_is_not_sent_twice(void **state)
-{
-    (void)state;
-    launcher l;
-    terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    assert_true(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
-    start(&l, 1, false, "listen", enter_terminal);
-    wait_for_reports(&l, 1);
-    CHECK_INT(write(terminal, "\x03", 1), 1);
-    CHECK_INT(finish(&l), 0);
-    check_text(l.report_text, "left in peace\n");
-    close(terminal);
-
-    start(&l, 1, false, "listen", NULL);
-    wait_for_reports(&l, 1);
-    CHECK_INT(kill(l.pid, SIGINT), 0);
-    CHECK_INT(finish(&l), 0);
-    check_text(l.report_text, "interrupted\n");
-}
-
-/* Whenever it comes, a signal to the launcher ends all. Before the launcher waits for it, it dies by it. */
-static void signals_at_random_moments_leave_no_process(void **state)
-{
-    (void)state;
-    enum { ROUNDS = 60, LONGEST_NS = 12000000 }; /* starting four processes takes a few milliseconds */
-    static const int signals[] = {SIGKILL, SIGTERM, SIGINT};
-    uint32_t random = 1; /* a linear congruential generator (Numerical Recipes) */
-    for (int round = 0; round < ROUNDS; round++) {
-        launcher l;
-        int signal = signals[round % 3];
-        random = random * 1664525u + 1013904223u;
-        struct timespec moment = {.tv_nsec = (random >> 4) % LONGEST_NS};
-        start(&l, 4, round % 2, "wait", NULL);
-        nanosleep(&moment, NULL);
-        CHECK_INT(kill(l.pid, signal), 0);
-        int result = finish(&l);
-        if (result != -signal && (signal == SIGKILL || result != 128 + signal))
-            fail_msg("round %d: signal %d gave %d, \"%s\"", round, signal, result, l.error_text);
-    }
-}
-
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -665,18 +306,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(arguments_are_checked),
         cmocka_unit_test(many_processes_start_and_end),
         cmocka_unit_test(a_failed_start_leaves_nothing),
-        cmocka_unit_test(a_signal_is_passed_on),
-        cmocka_unit_test(a_gentle_stop_is_one_sigterm),
-        cmocka_unit_test(a_run_that_is_whole_was_not_stopped),
-        cmocka_unit_test(an_echo_does_not_kill),
-        cmocka_unit_test(a_second_signal_kills),
-        cmocka_unit_test(a_young_process_may_die_of_a_gentle_stop),
-        cmocka_unit_test(a_failure_while_stopping_is_told),
-        cmocka_unit_test(what_nohup_has_switched_off_stays_off),
-        cmocka_unit_test(a_stopped_launcher_goes_on),
-        cmocka_unit_test(a_killed_launcher_leaves_no_process),
-        cmocka_unit_test(ctrl_c_is_not_sent_twice),
-        cmocka_unit_test(signals_at_random_moments_leave_no_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

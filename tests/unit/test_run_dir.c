@@ -147,6 +147,7 @@ static void a_strangers_folder_is_left_alone(void **state)
     /* nothing to lose here */
     CHECK_INT(mkdir(in_temp_folder("nothing"), 0777), 0);
     CHECK_FAILS(lks__run_dir_check(in_temp_folder("nothing"), false), LKS_E_EXISTS, "exists");
+    put_file(in_dir("nothing", "plan.json.tmp"), "x", 1); /* of a run that was cut off when it had begun */
     lks__run_dir_close(create(in_temp_folder("nothing"), true));
 }
 
