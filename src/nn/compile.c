@@ -197,7 +197,17 @@ static void set_addresses(lks__network *network, const memory_plan *plan)
         }
 }
 
-static lks_status alloc_activations(lks__network *network)
+static lks_status alloc_activations(lks__network *network, const memory_plan *plan)
+{
+    network->activations = lks__alloc_array(plan->end_elems, sizeof(float), LKS__MEM_ACTIVATIONS);
+    network->labels = lks__alloc_array(network->max_batch, sizeof(int32_t), LKS__MEM_ACTIVATIONS);
+    if (network->activations == NULL || network->labels == NULL)
+        return LKS_E_NOMEM;
+    set_addresses(network, plan);
+    return LKS_OK;
+}
+
+static lks_status place_activations(lks__network *network)
 {
     lks_status status = LKS_E_NOMEM;
     memory_plan plan = {.values = lks__alloc_array(network->n_nodes, sizeof(int64_t), LKS__MEM_MISC),
@@ -207,12 +217,10 @@ static lks_status alloc_activations(lks__network *network)
         plan_values(network, &plan);
         plan_masks(network, &plan);
         plan_grads(network, &plan);
-        network->activations = lks__alloc_array(plan.end_elems, sizeof(float), LKS__MEM_ACTIVATIONS);
-        network->labels = lks__alloc_array(network->max_batch, sizeof(int32_t), LKS__MEM_ACTIVATIONS);
-    }
-    if (network->activations != NULL && network->labels != NULL) {
-        set_addresses(network, &plan);
-        status = LKS_OK;
+        network->activation_bytes = plan.end_elems * (int64_t)sizeof(float) +
+                                    network->max_batch * (int64_t)sizeof(int32_t) +
+                                    (int64_t)lks__dnn_scratch_bytes(network->dnn);
+        status = network->sizes_only ? LKS_OK : alloc_activations(network, &plan);
     }
     lks__free(plan.masks);
     lks__free(plan.grads);
@@ -286,7 +294,7 @@ static lks_status compile(lks__network *network, const lks__network_config *conf
     for (int i = 0; i < config->n_batches; i++)
         if (config->batches[i] > network->max_batch)
             network->max_batch = config->batches[i];
-    lks_status status = lks__dnn_create(&network->dnn);
+    lks_status status = lks__dnn_create(config->sizes_only, &network->dnn);
     if (status == LKS_OK)
         status = copy_graph(network, config->graph);
     if (status == LKS_OK)
@@ -296,8 +304,8 @@ static lks_status compile(lks__network *network, const lks__network_config *conf
     if (status != LKS_OK)
         return status;
     place_params(network);
-    status = alloc_activations(network);
-    return status == LKS_OK ? take_fingerprint(network) : status;
+    status = place_activations(network);
+    return status == LKS_OK && !config->sizes_only ? take_fingerprint(network) : status;
 }
 
 lks_status lks__network_create(const lks__network_config *config, lks__network **out)
@@ -311,6 +319,7 @@ lks_status lks__network_create(const lks__network_config *config, lks__network *
         return LKS_E_NOMEM;
 
     network->threads = config->threads;
+    network->sizes_only = config->sizes_only;
     int before = lks__network_enter(network); /* kernels are made for a number of threads */
     status = compile(network, config);
     lks__network_leave(before);

@@ -34,6 +34,11 @@ int64_t lks__network_arena_elems(const lks__network *network)
     return network->arena_elems;
 }
 
+int64_t lks__network_activation_bytes(const lks__network *network)
+{
+    return network->activation_bytes;
+}
+
 int64_t lks__network_n_features(const lks__network *network)
 {
     return network->nodes[0].n_elems;
@@ -72,6 +77,8 @@ uint64_t lks__network_fingerprint(const lks__network *network)
 
 static const lks__unit *find_units(const lks__network *network, int64_t batch)
 {
+    if (network->sizes_only)
+        return NULL;
     for (int i = 0; i < network->n_batches; i++)
         if (lks__network_units(network, i)->batch == batch)
             return lks__network_units(network, i);
@@ -81,6 +88,8 @@ static const lks__unit *find_units(const lks__network *network, int64_t batch)
 static lks_status fail_batch(const lks__network *network, int64_t batch)
 {
     char sizes[128] = "";
+    if (network->sizes_only)
+        return lks__fail(LKS_E_ARG, "the network is compiled for its sizes only: it can't be run");
     for (int i = 0; i < network->n_batches; i++)
         lks__append(sizes, sizeof sizes, "%s%lld", i > 0 ? ", " : "",
                     (long long)lks__network_units(network, i)->batch);

@@ -40,6 +40,8 @@ typedef struct lks__network_config {
     int n_batches;          /* batch sizes to compile for: >= 1 */
     const int64_t *batches; /* each >= 1; the first decides the parameters' layouts */
     int threads;            /* compute threads; 1 */
+    bool sizes_only;        /* for plans: what there is can be asked, but nothing run; takes little time and
+                               memory */
 } lks__network_config;
 
 /** Returns: LKS_OK; LKS_E_ARG (graph or sizes); LKS_E_NOMEM; LKS_E_KERNEL. */
@@ -49,6 +51,7 @@ void lks__network_destroy(lks__network *network);
 int lks__network_n_params(const lks__network *network);
 const lks__param *lks__network_param(const lks__network *network, int index); /* borrowed */
 int64_t lks__network_arena_elems(const lks__network *network);
+int64_t lks__network_activation_bytes(const lks__network *network); /* input, labels and scratch included */
 int64_t lks__network_largest_param_elems(const lks__network *network); /* room for any one in plain layout */
 int64_t lks__network_n_features(const lks__network *network);          /* per sample */
 int64_t lks__network_n_classes(const lks__network *network);

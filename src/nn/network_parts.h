@@ -13,6 +13,8 @@ struct lks__network {
     lks__draw draw;    /* of that forward */
     bool drew;         /* it had one */
     int64_t arena_elems;
+    int64_t activation_bytes;
+    bool sizes_only;
     uint64_t fingerprint;
 
     lks__node *nodes;      /* [n_nodes], a copy of the graph's */

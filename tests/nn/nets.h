@@ -43,7 +43,8 @@ static inline lks__network *net_compile_threads(const net_spec *spec, int n_batc
 {
     lks_graph *graph = net_graph(spec);
     lks__network *network;
-    const lks__network_config config = {graph, n_batches, batches, threads};
+    const lks__network_config config = {
+        .graph = graph, .n_batches = n_batches, .batches = batches, .threads = threads};
     CHECK_OK(lks__network_create(&config, &network));
     lks_graph_destroy(graph); /* the network has its own copy */
     return network;

@@ -468,6 +468,36 @@ static int64_t bytes_in_use(void)
     return bytes;
 }
 
+/* What a plan is made from is what a run will have. */
+static void sizes_are_known_without_a_network_to_run(void **state)
+{
+    (void)state;
+    lks_graph *graph = net_graph(&odd);
+    const int64_t batches[] = {1000, 7};
+    lks__network_config config = {.graph = graph, .n_batches = 2, .batches = batches, .threads = 1};
+    int64_t before = lks__alloc_bytes(LKS__MEM_ACTIVATIONS), all_before = bytes_in_use();
+    lks__network *sizes, *whole;
+    CHECK_OK(lks__network_create(&config, &whole));
+    int64_t activations = lks__alloc_bytes(LKS__MEM_ACTIVATIONS) - before, all = bytes_in_use() - all_before;
+    CHECK_INT(lks__network_activation_bytes(whole), activations);
+    config.sizes_only = true;
+    CHECK_OK(lks__network_create(&config, &sizes));
+    CHECK_INT(bytes_in_use() - all_before, 2 * all - activations);
+    CHECK_INT(lks__network_activation_bytes(sizes), activations);
+    CHECK_INT(lks__network_arena_elems(sizes), lks__network_arena_elems(whole));
+    for (int i = 0; i < lks__network_n_params(whole); i++)
+        assert_memory_equal(lks__network_param(sizes, i), lks__network_param(whole, i), sizeof(lks__param));
+    lks__loss loss;
+    float *params = net_arena(whole);
+    CHECK_FAILS(lks__network_forward(sizes, 7, params, NULL, &loss), LKS_E_ARG, "for its sizes only");
+    CHECK_FAILS(lks__network_backward(sizes, 7, params, params, NULL, NULL), LKS_E_ARG, "");
+    lks__free(params);
+    lks__network_destroy(sizes);
+    lks__network_destroy(whole);
+    CHECK_INT(bytes_in_use(), all_before);
+    lks_graph_destroy(graph);
+}
+
 static void any_allocation_may_fail(void **state)
 {
     (void)state;
@@ -531,6 +561,7 @@ int main(void)
         cmocka_unit_test(fingerprints_are_equal_for_equal_networks),
         cmocka_unit_test(what_is_not_compiled_is_refused),
         cmocka_unit_test(bad_configurations_are_refused),
+        cmocka_unit_test(sizes_are_known_without_a_network_to_run),
         cmocka_unit_test(any_allocation_may_fail),
         cmocka_unit_test(the_callers_threads_are_left_as_they_were),
     };

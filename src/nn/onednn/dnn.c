@@ -35,12 +35,13 @@ static lks_status make_attr(dnnl_primitive_attr_t *attr)
     return lks__dnn_check(status, "primitive attributes");
 }
 
-lks_status lks__dnn_create(lks__dnn **out)
+lks_status lks__dnn_create(bool sizes_only, lks__dnn **out)
 {
     *out = NULL;
     lks__dnn *dnn = lks__alloc(sizeof *dnn, LKS__MEM_MISC);
     if (dnn == NULL)
         return LKS_E_NOMEM;
+    dnn->sizes_only = sizes_only;
     lks_status status = lks__dnn_check(dnnl_engine_create(&dnn->engine, dnnl_cpu, 0), "engine");
     if (status == LKS_OK)
         status = lks__dnn_check(dnnl_stream_create(&dnn->stream, dnn->engine, dnnl_stream_default_flags),
@@ -68,8 +69,15 @@ void lks__dnn_destroy(lks__dnn *dnn)
 
 lks_status lks__dnn_alloc_scratch(lks__dnn *dnn)
 {
+    if (dnn->sizes_only)
+        return LKS_OK;
     dnn->scratch = lks__alloc(dnn->scratch_bytes, LKS__MEM_ACTIVATIONS);
     return dnn->scratch != NULL ? LKS_OK : LKS_E_NOMEM;
+}
+
+size_t lks__dnn_scratch_bytes(const lks__dnn *dnn)
+{
+    return dnn->scratch_bytes;
 }
 
 void lks__dnn_describe(size_t bytes, char *out)
@@ -101,18 +109,21 @@ static dnnl_status_t add_arg(lks__dnn *dnn, lks__primitive *p, int arg)
     return status;
 }
 
-static dnnl_status_t add_args(lks__dnn *dnn, lks__primitive *p, const lks__primitive_config *config)
+static size_t scratch_bytes(const lks__primitive *p)
 {
-    dnnl_status_t status = dnnl_success;
+    return dnnl_memory_desc_get_size(lks__primitive_operand_desc(p, DNNL_ARG_SCRATCHPAD));
+}
+
+/* Makes the chosen kernel and its arguments. */
+static dnnl_status_t make(lks__dnn *dnn, lks__primitive *p, const lks__primitive_config *config)
+{
+    dnnl_status_t status = dnnl_primitive_create(&p->primitive, p->desc);
     for (int i = 0; status == dnnl_success && i < config->n_operands; i++)
         status = add_arg(dnn, p, config->args[i]);
     p->n_operands = config->n_operands;
 
-    size_t bytes = dnnl_memory_desc_get_size(lks__primitive_operand_desc(p, DNNL_ARG_SCRATCHPAD));
-    if (status == dnnl_success && bytes > 0)
+    if (status == dnnl_success && scratch_bytes(p) > 0)
         status = add_arg(dnn, p, DNNL_ARG_SCRATCHPAD);
-    if (bytes > dnn->scratch_bytes)
-        dnn->scratch_bytes = bytes;
     return status;
 }
 
@@ -124,10 +135,10 @@ lks_status lks__primitive_create(lks__dnn *dnn, const lks__primitive_config *con
         return LKS_E_NOMEM;
     dnnl_status_t status = dnnl_primitive_desc_create(&p->desc, config->op, dnn->attr, dnn->engine,
                                                       config->hint);
-    if (status == dnnl_success)
-        status = dnnl_primitive_create(&p->primitive, p->desc);
-    if (status == dnnl_success)
-        status = add_args(dnn, p, config);
+    if (status == dnnl_success && scratch_bytes(p) > dnn->scratch_bytes)
+        dnn->scratch_bytes = scratch_bytes(p);
+    if (status == dnnl_success && !dnn->sizes_only)
+        status = make(dnn, p, config);
     if (status == dnnl_success)
         *out = p;
     else

@@ -8,6 +8,7 @@
 #ifndef LKS_NN_ONEDNN_DNN_H
 #define LKS_NN_ONEDNN_DNN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,11 +17,15 @@
 /** Engine, stream, and the scratch memory that all primitives of a network take turns with. */
 typedef struct lks__dnn lks__dnn;
 
-lks_status lks__dnn_create(lks__dnn **out) LKS_MUST_USE;
+/** sizes_only: primitives choose kernels and layouts, but are not made, and can't be run. */
+lks_status lks__dnn_create(bool sizes_only, lks__dnn **out) LKS_MUST_USE;
 void lks__dnn_destroy(lks__dnn *dnn);
 
-/** Allocates the scratch memory: once, after the last primitive was made. */
+/** Allocates the scratch memory, unless sizes_only: once, after the last primitive was made. */
 lks_status lks__dnn_alloc_scratch(lks__dnn *dnn) LKS_MUST_USE;
+
+/** What the primitives made so far need. */
+size_t lks__dnn_scratch_bytes(const lks__dnn *dnn);
 
 /** Version and effective instruction set, "oneDNN 2.6.3 isa 0x..". */
 void lks__dnn_describe(size_t bytes, char *out);

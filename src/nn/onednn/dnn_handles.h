@@ -13,6 +13,7 @@ struct lks__dnn {
     dnnl_primitive_attr_t attr; /* of all primitives: scratch memory is ours, f32 is computed in f32 */
     void *scratch;
     size_t scratch_bytes; /* the largest that a primitive asked for */
+    bool sizes_only;
 };
 
 struct lks__layout {
