@@ -89,19 +89,23 @@ typedef struct lks_trainer_config {
     double clip_value; /* the gradient's elements are brought into +-clip_value, before clip_norm; 0: they are
                           not */
     lks_on_divergence on_divergence;
-    int64_t seed;                    /* of the initial parameters, of the sampler and of dropout */
-    int threads;                     /* compute threads of this member; 1 */
-    const char *init_path;           /* safetensors file to start from; NULL: initialise from the seed */
-    const char *resume_path;         /* checkpoint to go on from, of a run with the same plan on any number of
-                                        processes; NULL: begin */
-    const char *output_path;         /* run directory; must not exist, or with resume_path be that of the
-                                        checkpoint's run, which is continued; NULL: write nothing */
-    bool overwrite;                  /* replace an earlier run in output_path */
-    const char *config_yaml;         /* stored in the run directory; NULL: none */
-    int64_t metrics_every_steps;     /* lines in metrics.jsonl; 10 */
-    int64_t hashes_every_steps;      /* entries of hashes.jsonl; 100 */
-    int64_t checkpoint_every_steps;  /* 0: a checkpoint only when stopped */
-    int64_t checkpoint_keep;         /* newest checkpoints that stay; 3 */
+    int64_t seed;                   /* of the initial parameters, of the sampler and of dropout */
+    int threads;                    /* compute threads of this member; 1 */
+    const char *init_path;          /* safetensors file to start from; NULL: initialise from the seed */
+    const char *resume_path;        /* checkpoint to go on from, of a run with the same plan on any number of
+                                       processes, or with another plan on the same data, where this one has its
+                                       origin; NULL: begin */
+    const char *output_path;        /* run directory; must not exist, or with resume_path be that of the
+                                       checkpoint's run, which is continued; NULL: write nothing */
+    bool overwrite;                 /* replace an earlier run in output_path */
+    const char *config_yaml;        /* stored in the run directory; NULL: none */
+    const char *changes;            /* with resume_path: the settings that the run goes on with instead of the
+                                       checkpoint's, a JSON object on one line, for metrics.jsonl; config_yaml
+                                       and the plan then become the run directory's. NULL: none */
+    int64_t metrics_every_steps;    /* lines in metrics.jsonl; 10 */
+    int64_t hashes_every_steps;     /* entries of hashes.jsonl; 100 */
+    int64_t checkpoint_every_steps; /* 0: a checkpoint only when stopped */
+    int64_t checkpoint_keep;        /* newest checkpoints that stay; 3 */
     const volatile int *stop_signal; /* non-zero asks all members to stop at the next step; NULL: never */
     double max_seconds; /* all members stop after the first step that some member begins when so much time
                            since lks_trainer_create is over; 0: no limit */
@@ -148,13 +152,14 @@ typedef struct lks_train_options {
     const char *init_path; /* as in lks_trainer_config */
     bool overwrite;        /* replace an existing run directory */
     bool resume; /* go on from the newest whole checkpoint of the run directory. The settings must be those
-                    of that run, but for name, output, threads, comm.*, metrics.*, hashes.* and checkpoint.*;
-                    a world that is not set is the run's */
+                    of that run, but for name, output, threads, comm.*, metrics.*, hashes.* and checkpoint.*,
+                    and for what overrides ask for: world, batch.*, the length, reduction, optimizer.lr,
+                    optimizer.weight_decay, lr.*, clip.*; a world that is not set is the run's */
     const volatile int *stop_signal; /* as in lks_trainer_config */
     double max_seconds;              /* same, since the call of lks_train */
     lks_train_started_fn *started;   /* NULL: none */
     lks_train_progress_fn *progress; /* NULL: none */
-    lks_train_note_fn *note;         /* of lks_train: checkpoints that are passed over; NULL: none */
+    lks_train_note_fn *note;         /* of lks_train: checkpoints that are passed over, changes; NULL: none */
     void *context;                   /* of all three */
 } lks_train_options;
 

@@ -17,6 +17,7 @@
 typedef struct entry {
     char *text;   /* NULL: not set */
     char *origin; /* "x.yaml:7"; NULL exactly when text is */
+    bool asked;   /* given on the command line, also to unset it */
 } entry;
 
 struct lks_config {
@@ -248,6 +249,7 @@ static lks_status give(lks_config *config, const lks__option *option, const char
     lks_status status = make_entry(option, text, origin, &made);
     if (status != LKS_OK)
         return status;
+    made.asked = strcmp(origin, COMMAND_LINE) == 0;
     entry *place = &config->entries[option - lks__options];
     clear(place);
     *place = made;
@@ -299,6 +301,7 @@ lks_status lks_config_set(lks_config *config, const char *key, const char *value
         return status;
     entry *place = &config->entries[option - lks__options];
     entry old = *place;
+    made.asked = true;
     *place = made;
     status = resolve(config);
     if (status != LKS_OK)
@@ -361,7 +364,92 @@ void lks_config_destroy(lks_config *config)
     lks__free(config);
 }
 
+lks_status lks__config_parse(const char *name, const char *yaml, lks_config **out)
+{
+    *out = NULL;
+    lks_config *config = lks__alloc(sizeof *config, LKS__MEM_MISC);
+    if (config == NULL)
+        return LKS_E_NOMEM;
+    config->path = lks__strdup(name);
+    config->default_name = name_of_file(name);
+    lks_status status = LKS_E_NOMEM;
+    if (config->path != NULL && config->default_name != NULL)
+        status = lks__yaml_parse(name, yaml, give_from_file, config);
+    if (status == LKS_OK)
+        status = resolve(config);
+    if (status != LKS_OK) {
+        lks_config_destroy(config);
+        return status;
+    }
+    *out = config;
+    return LKS_OK;
+}
+
+/* --- a config on top of another --- */
+
+static lks_status copy_entry(const entry *from, entry *out)
+{
+    entry made = {.asked = from->asked};
+    if (from->text != NULL) {
+        made.text = lks__strdup(from->text);
+        made.origin = lks__strdup(from->origin);
+        if (made.text == NULL || made.origin == NULL) {
+            clear(&made);
+            return LKS_E_NOMEM;
+        }
+    }
+    *out = made;
+    return LKS_OK;
+}
+
+/* A choice that was asked for leaves settings behind that only the one before had. */
+static lks_status drop_what_is_not_in_use(lks_config *config)
+{
+    lks__settings settings = {.name = config->default_name};
+    lks_status status = parse_entries(config, &settings);
+    for (int i = 0; status == LKS_OK && i < lks__n_options; i++)
+        if (!config->entries[i].asked && !lks__option_applies(&lks__options[i], &settings))
+            clear(&config->entries[i]);
+    return status;
+}
+
+static lks_status overlay(const lks_config *base, const lks_config *top, lks__config_keep_fn *keep,
+                          lks_config *config)
+{
+    config->path = lks__strdup(top->path);
+    config->default_name = lks__strdup(top->default_name);
+    lks_status status = config->path != NULL && config->default_name != NULL ? LKS_OK : LKS_E_NOMEM;
+    for (int i = 0; status == LKS_OK && i < lks__n_options; i++) {
+        bool kept = top->entries[i].asked || keep(lks__options[i].key);
+        status = copy_entry(kept ? &top->entries[i] : &base->entries[i], &config->entries[i]);
+    }
+    if (status == LKS_OK)
+        status = drop_what_is_not_in_use(config);
+    return status == LKS_OK ? resolve(config) : status;
+}
+
+lks_status lks__config_overlay(const lks_config *base, const lks_config *top, lks__config_keep_fn *keep,
+                               lks_config **out)
+{
+    *out = NULL;
+    lks_config *config = lks__alloc(sizeof *config, LKS__MEM_MISC);
+    if (config == NULL)
+        return LKS_E_NOMEM;
+    lks_status status = overlay(base, top, keep, config);
+    if (status != LKS_OK) {
+        lks_config_destroy(config);
+        return status;
+    }
+    *out = config;
+    return LKS_OK;
+}
+
 /* --- looking --- */
+
+bool lks__config_is_asked_for(const lks_config *config, const char *key)
+{
+    return entry_of(config, key)->asked;
+}
 
 const lks__settings *lks__config_settings(const lks_config *config)
 {

@@ -284,6 +284,12 @@ lks_status lks__yaml_read(const char *path, lks__yaml_setting_fn *fn, void *cont
     return status;
 }
 
+lks_status lks__yaml_parse(const char *name, const char *yaml, lks__yaml_setting_fn *fn, void *context)
+{
+    reader r = {.path = name, .fn = fn, .context = context};
+    return parse(name, yaml, strlen(yaml), &r);
+}
+
 /* --- writing --- */
 
 static int append(void *context, unsigned char *data, size_t bytes)

@@ -16,6 +16,10 @@ typedef lks_status lks__yaml_setting_fn(void *context, const lks__option *option
  * unknown or repeated key); LKS_E_NOMEM; what `fn` returned, with file and line put before its message. */
 lks_status lks__yaml_read(const char *path, lks__yaml_setting_fn *fn, void *context) LKS_MUST_USE;
 
+/** The same with a text; `name` stands for the file in messages. */
+lks_status lks__yaml_parse(const char *name, const char *yaml, lks__yaml_setting_fn *fn,
+                           void *context) LKS_MUST_USE;
+
 /** Whether a text can stand in a YAML file: valid UTF-8. */
 bool lks__yaml_can_hold(const char *text);
 

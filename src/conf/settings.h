@@ -64,6 +64,20 @@ typedef struct lks__settings {
 
 const lks__settings *lks__config_settings(const lks_config *config);
 
+/** Whether a key of the table was given as an override, by value or as `auto`. */
+bool lks__config_is_asked_for(const lks_config *config, const char *key);
+
+/** Reads a config from a text; `name` stands for the file in messages. As lks_config_load. */
+lks_status lks__config_parse(const char *name, const char *yaml, lks_config **out) LKS_MUST_USE;
+
+typedef bool lks__config_keep_fn(const char *key);
+
+/** The settings of `base`, but for `top`'s overrides and those of its keys that `keep` holds for. A choice
+ * that is overridden takes the settings of the one before with it. Ownership: the caller destroys *out.
+ * Returns: as lks_config_load. */
+lks_status lks__config_overlay(const lks_config *base, const lks_config *top, lks__config_keep_fn *keep,
+                               lks_config **out) LKS_MUST_USE;
+
 /** As lks_config_to_yaml, for settings that a program has changed. */
 lks_status lks__settings_to_yaml(const lks__settings *settings, char **out) LKS_MUST_USE;
 

@@ -58,6 +58,33 @@ int64_t lks__plan_epoch_at(const lks_plan *plan, int64_t samples_seen)
     return after >= 0 || reckoned > epochs.first_epoch ? epochs.first_epoch : reckoned;
 }
 
+int64_t lks__plan_steps_before(const lks_plan *plan, int64_t epoch, int64_t step)
+{
+    lks__epochs epochs = lks__plan_epochs(plan);
+    int64_t later = epoch - epochs.first_epoch; /* than the origin's */
+    return plan->origin.step + step + (later > 0 ? epochs.first.steps + (later - 1) * epochs.whole.steps : 0);
+}
+
+/* An epoch's last step is its only short one. */
+static int64_t samples_in(const lks__epoch *epoch, int64_t steps, int64_t global_batch)
+{
+    return steps < epoch->steps ? steps * global_batch : epoch->positions;
+}
+
+int64_t lks__plan_samples_before(const lks_plan *plan, int64_t epoch, int64_t step)
+{
+    lks__epochs epochs = lks__plan_epochs(plan);
+    int64_t later = epoch - epochs.first_epoch; /* than the origin's */
+    lks__epoch in = lks__epochs_at(&epochs, epoch);
+    return plan->origin.samples + samples_in(&in, step, plan->global_batch) +
+           (later > 0 ? epochs.first.positions + (later - 1) * epochs.whole.positions : 0);
+}
+
+int64_t lks__plan_last_epoch(const lks_plan *plan)
+{
+    return plan->origin.epoch + 1 + (plan->total_steps - plan->origin.step) / plan->steps_per_epoch;
+}
+
 double lks__plan_epochs_after(const lks_plan *plan, int64_t samples_seen)
 {
     lks__epochs epochs = lks__plan_epochs(plan);

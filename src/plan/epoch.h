@@ -38,6 +38,13 @@ lks__epoch lks__epochs_at(const lks__epochs *epochs, int64_t epoch);
  * one. Before the origin, where another plan held, it is reckoned by this one's epochs. Pure. */
 int64_t lks__plan_epoch_at(const lks_plan *plan, int64_t samples_seen);
 
+/** Steps and samples of a plan's run before that step of an epoch, which is the origin's or later. Pure. */
+int64_t lks__plan_steps_before(const lks_plan *plan, int64_t epoch, int64_t step);
+int64_t lks__plan_samples_before(const lks_plan *plan, int64_t epoch, int64_t step);
+
+/** No step of a plan's run is in a later epoch; for a run whose gain is measured an upper bound. Pure. */
+int64_t lks__plan_last_epoch(const lks_plan *plan);
+
 /** The epochs that are over then, with the part of the last one. Pure. */
 double lks__plan_epochs_after(const lks_plan *plan, int64_t samples_seen);
 

@@ -11,6 +11,10 @@
 lks_plan_config lks__plan_config_from_settings(const lks__settings *settings, int64_t n_samples,
                                                int64_t processes);
 
+/** Whether a run with the plan of `json` can go on with this one at its origin: they have the data in common.
+ * Returns: LKS_OK; LKS_E_ARG with what differs; LKS_E_FORMAT; LKS_E_NOMEM. */
+lks_status lks__plan_check_data(const lks_plan *plan, const char *json) LKS_MUST_USE;
+
 struct json_t; /* of jansson */
 
 /** Adds the plan's keys to a JSON object. Returns: LKS_OK; LKS_E_NOMEM. */

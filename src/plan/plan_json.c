@@ -133,14 +133,19 @@ static lks_status plan_object(const lks_plan *plan, json_t **out)
     return status;
 }
 
-/* What may differ between processes that play the same workers. */
-static bool is_of_processes(const char *key)
+/* All but what may differ between processes that play the same workers. */
+static bool is_of_run(const char *key)
 {
-    static const char *const keys[] = {"processes", "leaves_per_process", "same_bits", "warnings"};
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (strcmp(key, keys[i]) == 0)
-            return true;
-    return false;
+    static const char *const others[] = {"processes", "leaves_per_process", "same_bits", "warnings"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcmp(key, others[i]) == 0)
+            return false;
+    return true;
+}
+
+static bool is_of_data(const char *key)
+{
+    return strcmp(key, "train_samples") == 0 || strcmp(key, "tail") == 0;
 }
 
 lks_status lks__plan_origin_from_json(const char *json, lks_plan_origin *out)
@@ -169,29 +174,39 @@ static lks_status compare_member(const char *key, const json_t *ours, const json
     return status;
 }
 
-static lks_status compare(json_t *ours, const json_t *theirs)
+static lks_status compare(json_t *ours, const json_t *theirs, bool (*counts)(const char *key))
 {
     lks_status status = LKS_OK;
     void *place = json_object_iter(ours);
     for (; place != NULL && status == LKS_OK; place = json_object_iter_next(ours, place)) {
         const char *key = json_object_iter_key(place);
-        if (!is_of_processes(key))
+        if (counts(key))
             status = compare_member(key, json_object_iter_value(place), json_object_get(theirs, key));
     }
     return status;
 }
 
-lks_status lks__plan_check_same(const lks_plan *plan, const char *json)
+static lks_status check_members(const lks_plan *plan, const char *json, bool (*counts)(const char *key))
 {
     json_t *theirs = json_loads(json, 0, NULL), *ours;
     lks_status status = plan_object(plan, &ours);
     if (status == LKS_OK && theirs == NULL)
         status = lks__fail(LKS_E_FORMAT, "the plan is no JSON");
     if (status == LKS_OK)
-        status = compare(ours, theirs);
+        status = compare(ours, theirs, counts);
     json_decref(theirs);
     json_decref(ours);
     return status;
+}
+
+lks_status lks__plan_check_same(const lks_plan *plan, const char *json)
+{
+    return check_members(plan, json, is_of_run);
+}
+
+lks_status lks__plan_check_data(const lks_plan *plan, const char *json)
+{
+    return check_members(plan, json, is_of_data);
 }
 
 lks_status lks_plan_to_json(const lks_plan *plan, char **out)

@@ -96,14 +96,20 @@ lks_status lks__plan_length(const lks_plan_config *c, lks_plan *plan)
     if ((c->epochs > 0) + (c->steps > 0) + (c->samples > 0) != 1)
         return lks__fail(LKS_E_ARG,
                          "the length of the run must be given by one of epochs, steps and samples");
+    lks_plan run = *plan;
+    if (c->lr_rule == LKS_LR_ADASCALE) /* a length of progress, wherever in the data that is */
+        run.origin = (lks_plan_origin){0};
     lks_status status;
     if (c->epochs > 0)
-        status = run_of_epochs(c->epochs, plan);
+        status = run_of_epochs(c->epochs, &run);
     else if (c->steps > 0)
-        status = run_of_steps(c->steps, plan);
+        status = run_of_steps(c->steps, &run);
     else
-        status = run_of_samples(c->samples, plan);
-    if (status == LKS_OK)
-        plan->epochs = lks__plan_epochs_after(plan, plan->samples);
-    return status;
+        status = run_of_samples(c->samples, &run);
+    if (status != LKS_OK)
+        return status;
+    plan->samples = run.samples;
+    plan->total_steps = run.total_steps;
+    plan->epochs = lks__plan_epochs_after(&run, run.samples);
+    return LKS_OK;
 }

@@ -87,6 +87,13 @@ static double warmup_rate(const lks_plan *plan, double s)
     return from + (plan->scaled_lr - from) * s / plan->warmup_samples;
 }
 
+/* A clock of gains knows nothing of the order in which the data were seen. */
+static int64_t epoch_at(const lks_plan *plan, int64_t clock)
+{
+    bool of_gains = plan->lr_rule == LKS_LR_ADASCALE;
+    return of_gains ? clock / plan->samples_per_epoch : lks__plan_epoch_at(plan, clock);
+}
+
 double lks_plan_lr(const lks_plan *plan, double clock)
 {
     double s = clock > 0 ? clock : 0.0;
@@ -94,6 +101,6 @@ double lks_plan_lr(const lks_plan *plan, double clock)
     if (s < plan->warmup_samples)
         return warmup_rate(plan, s);
     double progress = after > 0 ? (s - plan->warmup_samples) / after : 1.0;
-    moment at = {.progress = progress < 1.0 ? progress : 1.0, .epoch = lks__plan_epoch_at(plan, (int64_t)s)};
+    moment at = {.progress = progress < 1.0 ? progress : 1.0, .epoch = epoch_at(plan, (int64_t)s)};
     return plan->scaled_lr * schedules[plan->schedule.kind](&plan->schedule, at);
 }

@@ -68,17 +68,19 @@ static bool is_up_to(const char *line, int64_t step)
     if (strncmp(line, before, sizeof before - 1) != 0 || strchr(line, '\n') == NULL)
         return false;
     int64_t of_line = strtoll(line + sizeof before - 1, NULL, 10);
-    bool ends_epoch = strstr(line, "\"epoch_samples\"") != NULL;
-    return of_line < step || (of_line == step && !ends_epoch);
+    bool comes_after = strstr(line, "\"epoch_samples\"") != NULL || strstr(line, "\"changed\"") != NULL;
+    return of_line < step || (of_line == step && !comes_after);
 }
 
 /* The bytes of the lines up to that step. */
 static off_t bytes_up_to(FILE *lines, int64_t step)
 {
-    char line[LINE_BYTES];
+    char *line = NULL;
+    size_t capacity = 0;
     off_t bytes = 0;
-    while (fgets(line, sizeof line, lines) != NULL && is_up_to(line, step))
-        bytes += (off_t)strlen(line);
+    for (ssize_t n; (n = getline(&line, &capacity, lines)) > 0 && is_up_to(line, step);)
+        bytes += (off_t)n;
+    free(line);
     return bytes;
 }
 
@@ -149,6 +151,17 @@ static void add_metrics(lks__metrics_file *file, const int64_t position[3], int 
                     lks__json_number(metrics[i].value, number));
     }
     lks__append(line, sizeof line, "}\n");
+    add_line(file, line, strlen(line));
+}
+
+void lks__metrics_add_change(lks__metrics_file *file, const lks__change_metrics *m)
+{
+    /* a few dozen keys, of which one is a list, have a tenth of the room */
+    char line[LKS__METRICS_BUFFER_BYTES] = "";
+    lks__append(line, sizeof line,
+                "{\"step\": %" PRId64 ", \"samples\": %" PRId64 ", \"epoch\": %" PRId64
+                ", \"changed\": %s}\n",
+                m->step, m->samples, m->epoch, m->changed);
     add_line(file, line, strlen(line));
 }
 

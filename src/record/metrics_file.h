@@ -26,7 +26,7 @@ typedef struct lks__metrics_file {
 lks_status lks__metrics_init(lks__metrics_file *file, char *path) LKS_MUST_USE;
 
 /** Opens the file of an earlier run and cuts off what comes after that step: later steps, the end of an epoch
- * at it, and a line that is not whole. Otherwise as lks__metrics_init. */
+ * and changed settings at it, and a line that is not whole. Otherwise as lks__metrics_init. */
 lks_status lks__metrics_continue(lks__metrics_file *file, char *path, int64_t step) LKS_MUST_USE;
 
 /** Writes what is buffered, as far as possible, and closes. */
@@ -36,6 +36,7 @@ void lks__metrics_add_step(lks__metrics_file *file, const lks__step_metrics *met
 void lks__metrics_add_epoch(lks__metrics_file *file, const lks__epoch_metrics *metrics);
 void lks__metrics_add_tensor(lks__metrics_file *file, const lks__tensor_metrics *metrics);
 void lks__metrics_add_start(lks__metrics_file *file, const lks__start *start);
+void lks__metrics_add_change(lks__metrics_file *file, const lks__change_metrics *metrics);
 
 /** Returns: LKS_OK; LKS_E_IO, once for the first failure since init. The file keeps its whole lines. */
 lks_status lks__metrics_flush(lks__metrics_file *file) LKS_MUST_USE;

@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "record/earlier_configs.h"
 #include "record/metrics_file.h"
 #include "record/write_file.h"
 
@@ -253,7 +254,7 @@ static int remove_run_files(int dir_fd)
     for (int i = 0; i < N_RUN_FILES && error == 0; i++)
         if (unlinkat(dir_fd, run_files[i], 0) != 0 && errno != ENOENT)
             error = errno;
-    return error;
+    return error != 0 ? error : lks__remove_earlier_configs(dir_fd);
 }
 
 /* Takes back a directory that was created and could not be filled. */
@@ -391,6 +392,14 @@ lks_status lks__run_dir_create(const char *path, bool overwrite, const char *con
     return LKS_OK;
 }
 
+lks_status lks__run_dir_replace(lks__run_dir *dir, const char *config_yaml, const char *plan_json)
+{
+    lks_status status = lks__keep_earlier_config(dir->path, config_yaml);
+    if (status == LKS_OK)
+        status = write_text(dir->path, PLAN, plan_json);
+    return status == LKS_OK ? write_text(dir->path, CONFIG, config_yaml) : status;
+}
+
 lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out)
 {
     *out = NULL;
@@ -423,6 +432,11 @@ void lks__run_dir_close(lks__run_dir *dir)
 void lks__run_dir_log_step(lks__run_dir *dir, const lks__step_metrics *metrics)
 {
     lks__metrics_add_step(&dir->logs[LOG_METRICS], metrics);
+}
+
+void lks__run_dir_log_change(lks__run_dir *dir, const lks__change_metrics *metrics)
+{
+    lks__metrics_add_change(&dir->logs[LOG_METRICS], metrics);
 }
 
 void lks__run_dir_log_epoch(lks__run_dir *dir, const lks__epoch_metrics *metrics)

@@ -28,6 +28,16 @@ lks_status lks__run_dir_create(const char *path, bool overwrite, const char *con
  *  Returns: LKS_OK; LKS_E_EXISTS: in use by another run; LKS_E_ARG; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out) LKS_MUST_USE;
 
+/** Replaces config.yaml, and keeps the one before as the first of config.1.yaml, config.2.yaml, ... that
+ * there is not yet; the same config is not kept twice. Replaces plan.json. Each file is whole or as it was.
+ *  Returns: LKS_OK; LKS_E_IO; LKS_E_NOMEM. */
+lks_status lks__run_dir_replace(lks__run_dir *dir, const char *config_yaml,
+                                const char *plan_json) LKS_MUST_USE;
+
+/** "config.1.yaml": the name of the n-th earlier config, n >= 1. */
+enum { LKS__CONFIG_NAME_BYTES = 32 };
+void lks__earlier_config_name(int n, char out[LKS__CONFIG_NAME_BYTES]);
+
 /** Whether there is a file of that name in a run directory. */
 bool lks__run_dir_has(const char *path, const char *file);
 
@@ -84,11 +94,18 @@ typedef struct lks__start {
     uint64_t train_set, test_set; /* of sizes, first and last sample; 0: none */
 } lks__start;
 
+/** One line of metrics.jsonl: settings with which the run goes on after that step. */
+typedef struct lks__change_metrics {
+    int64_t step, samples, epoch;
+    const char *changed; /* a JSON object on one line: key to [before, now] */
+} lks__change_metrics;
+
 /** Buffered; an error is reported by lks__run_dir_flush. Allocate nothing. */
 void lks__run_dir_log_step(lks__run_dir *dir, const lks__step_metrics *metrics);
 void lks__run_dir_log_epoch(lks__run_dir *dir, const lks__epoch_metrics *metrics);
 void lks__run_dir_log_tensor(lks__run_dir *dir, const lks__tensor_metrics *metrics);
 void lks__run_dir_log_start(lks__run_dir *dir, const lks__start *start);
+void lks__run_dir_log_change(lks__run_dir *dir, const lks__change_metrics *metrics);
 lks_status lks__run_dir_flush(lks__run_dir *dir) LKS_MUST_USE;
 
 /** The path of a file in the directory, "runs/x/model.safetensors". Ownership: the caller lks__free()s it;

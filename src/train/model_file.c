@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "plan/epoch.h"
 #include "plan/plan_config.h"
 #include "record/metrics_file.h"
 #include "record/safetensors.h"
@@ -164,7 +165,7 @@ static const struct {
 };
 
 enum {
-    N_COUNTS = 4,
+    N_COUNTS = 5,
     N_REALS = sizeof reals / sizeof reals[0],
     N_NUMBERS = N_COUNTS + N_REALS,
     MAX_METADATA = N_NUMBERS + 3,
@@ -186,6 +187,7 @@ static lks_status describe(description *d, const lks_trainer *t, const lks__posi
     } numbers[N_COUNTS] = {{"step", position->step},
                            {"epoch", position->epoch},
                            {"samples", position->samples},
+                           {"epoch_samples", position->epoch_samples},
                            {"seed", t->config.seed}};
     *d = (description){0};
     lks_status status = lks_plan_to_json(t->config.plan, &d->plan);
@@ -255,6 +257,30 @@ static lks_status read_reals(const lks__safetensors *file, const char *path, lks
     return LKS_OK;
 }
 
+/* The position that a run with another plan came to, from where this plan goes on; at the end of an epoch the
+ * next one is the origin's. */
+static bool is_origin(const lks_plan *plan, const lks__position *p)
+{
+    const lks_plan_origin *o = &plan->origin;
+    bool within = p->epoch == o->epoch && p->epoch_samples == o->offset;
+    bool between = p->epoch + 1 == o->epoch && o->offset == 0;
+    return p->samples == o->samples && (within || between);
+}
+
+/* A position that a run with this plan comes to. Sets step_in_epoch. */
+static bool is_reached(const lks_plan *plan, lks__position *p)
+{
+    if (p->epoch < plan->origin.epoch || p->epoch > lks__plan_last_epoch(plan))
+        return false;
+    p->step_in_epoch = p->step - lks__plan_steps_before(plan, p->epoch, 0);
+    int64_t used = p->epoch == plan->origin.epoch ? plan->origin.offset : 0; /* of the epoch, before */
+    if (p->step_in_epoch < 1 || p->step_in_epoch > lks_plan_steps_in_epoch(plan, p->epoch))
+        return false;
+    int64_t seen = lks__plan_samples_before(plan, p->epoch, p->step_in_epoch);
+    return p->samples == seen &&
+           p->epoch_samples == used + seen - lks__plan_samples_before(plan, p->epoch, 0);
+}
+
 /* The position of a run with this plan; what the file does not say follows from the plan. */
 static lks_status read_position(const lks_trainer *t, const lks__safetensors *file, lks__position *out)
 {
@@ -267,13 +293,15 @@ static lks_status read_position(const lks_trainer *t, const lks__safetensors *fi
     if (status == LKS_OK)
         status = read_number(file, path, "samples", &p.samples);
     if (status == LKS_OK)
+        status = read_number(file, path, "epoch_samples", &p.epoch_samples);
+    if (status == LKS_OK)
         status = read_reals(file, path, &p);
     if (status != LKS_OK)
         return status;
-    p.step_in_epoch = p.step - p.epoch * plan->steps_per_epoch;
-    p.epoch_samples = p.samples - p.epoch * plan->samples_per_epoch;
-    bool possible = 0 < p.step && 0 < p.step_in_epoch && p.step_in_epoch <= plan->steps_per_epoch &&
-                    0 < p.epoch_samples && p.clock > 0 && !lks__run_is_over(plan, &p);
+    if (plan->lr_rule != LKS_LR_ADASCALE) /* also when the run has had a gain before */
+        p.clock = (double)p.samples;
+    bool known = p.step == plan->origin.step ? is_origin(plan, &p) : is_reached(plan, &p);
+    bool possible = known && 0 < p.step && 0 < p.epoch_samples && p.clock > 0 && !lks__run_is_over(plan, &p);
     if (!possible)
         return lks__fail(LKS_E_FORMAT,
                          "%s: step %" PRId64 ", epoch %" PRId64 ", sample %" PRId64
@@ -290,13 +318,19 @@ static lks_status check_same_run(const lks_trainer *t, const lks__safetensors *f
     plan = lks__safetensors_metadata(file, "plan");
     if (format == NULL || strcmp(format, LKS__CHECKPOINT_FORMAT) != 0 || plan == NULL)
         return lks__fail(LKS_E_FORMAT, "%s is no checkpoint of format " LKS__CHECKPOINT_FORMAT, path);
-    int64_t seed;
+    int64_t seed, step;
     lks_status status = read_number(file, path, "seed", &seed);
     if (status == LKS_OK && seed != t->config.seed)
         status = lks__fail(LKS_E_ARG, "%s: seed is %" PRId64 "; this run has %" PRId64, path, seed,
                            t->config.seed);
-    return status == LKS_OK ? lks__error_prefix(lks__plan_check_same(t->config.plan, plan), "%s", path)
-                            : status;
+    if (status == LKS_OK)
+        status = read_number(file, path, "step", &step);
+    if (status != LKS_OK)
+        return status;
+    /* a checkpoint with the plan itself is from after its origin */
+    status = t->config.plan->origin.step == step ? lks__plan_check_data(t->config.plan, plan)
+                                                 : lks__plan_check_same(t->config.plan, plan);
+    return lks__error_prefix(status, "%s", path);
 }
 
 /* Everything that can be refused comes before the first value is set. */

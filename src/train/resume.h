@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** What a run goes on from. */
+/** What a run goes on from, and with which settings. */
 #ifndef LKS_TRAIN_RESUME_H
 #define LKS_TRAIN_RESUME_H
 
@@ -7,14 +7,47 @@
 
 #include "conf/settings.h"
 
-/** Checks that the settings are those of the run in settings->output, and takes over its world.
- *  Returns: LKS_OK; LKS_E_ARG with what differs; LKS_E_NOT_FOUND: there is no run; LKS_E_NOMEM. */
-lks_status lks__resume_settings(lks__settings *settings) LKS_MUST_USE;
+/** A run that goes on. Caller's storage. */
+typedef struct lks__resume {
+    lks_config *config;     /* the run's, with what was asked for */
+    lks__settings settings; /* of config, with the run's world; its texts are config's */
+    char *path;             /* of the newest whole checkpoint */
+
+    /* what the checkpoint was written with */
+    lks_config *before;
+    char *plan_json;
+    lks_plan plan; /* after lks__resume_plan; on one process */
+
+    /* where it stands */
+    int64_t step, samples;
+    int64_t epoch, epoch_samples; /* at an epoch's end: those of that epoch */
+    double clock;                 /* of the schedule: lks_plan_lr */
+} lks__resume;
+
+/** Finds the checkpoint and settles the settings: the run's config.yaml, but for what `config` asks for
+ * (lks__config_is_asked_for) and may. Tells `note` (may be NULL) of checkpoints that it passes over. Reads
+ * the disk, writes nothing. deinit it also after a failure. Returns: LKS_OK; LKS_E_ARG with what differs from
+ * the run's settings, or does not fit together; LKS_E_NOT_FOUND: there is no run, or no whole checkpoint;
+ * LKS_E_FORMAT; LKS_E_IO; LKS_E_NOMEM. */
+lks_status lks__resume_init(lks__resume *resume, const lks_config *config, lks_train_note_fn *note,
+                            void *context) LKS_MUST_USE;
+void lks__resume_deinit(lks__resume *resume);
 
 /** The path of the newest checkpoint in a run directory that is whole; tells `note` (may be NULL) of those
  * that it passes over. Ownership: the caller lks__free()s *out.
  *  Returns: LKS_OK; LKS_E_NOT_FOUND: there is none; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__resume_find(const char *output, lks_train_note_fn *note, void *context,
                             char **out) LKS_MUST_USE;
+
+/** The plan with which the run goes on, on a training set of so many samples: the checkpoint's, or, if the
+ * settings are others, one that has its origin there. Returns: as lks_plan_create. */
+lks_status lks__resume_plan(lks__resume *resume, int64_t n_samples, int64_t processes,
+                            lks_plan *out) LKS_MUST_USE;
+
+/** What differs between the checkpoint's settings and those that the run goes on with, for metrics.jsonl
+ * (*json) and for people (*sentence); both NULL when nothing does.
+ *  Ownership: the caller frees both with free(). Returns: LKS_OK; LKS_E_NOMEM. */
+lks_status lks__resume_changes(const lks__resume *resume, const lks_plan *plan, char **json,
+                               char **sentence) LKS_MUST_USE;
 
 #endif

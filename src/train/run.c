@@ -21,15 +21,28 @@ typedef struct run {
     lks_train_result result;
 } run;
 
+/* The run goes on, perhaps with other settings: from here on they are the run's. */
+static lks_status continue_run_dir(lks_trainer *t, const char *plan)
+{
+    lks_status status = lks__run_dir_continue(t->config.output_path, t->start.step, &t->run_dir);
+    if (status != LKS_OK || t->config.changes == NULL)
+        return status;
+    if (t->config.config_yaml != NULL)
+        status = lks__run_dir_replace(t->run_dir, t->config.config_yaml, plan);
+    const lks__change_metrics change = {t->start.step, t->start.samples, t->start.epoch, t->config.changes};
+    lks__run_dir_log_change(t->run_dir, &change);
+    return status;
+}
+
 static lks_status open_run_dir(lks_trainer *t)
 {
     if (t->rank != 0 || t->config.output_path == NULL)
         return LKS_OK;
-    if (t->config.resume_path != NULL)
-        return lks__run_dir_continue(t->config.output_path, t->start.step, &t->run_dir);
     char *plan = NULL;
     lks_status status = lks_plan_to_json(t->config.plan, &plan);
-    if (status == LKS_OK)
+    if (status == LKS_OK && t->config.resume_path != NULL)
+        status = continue_run_dir(t, plan);
+    else if (status == LKS_OK)
         status = lks__run_dir_create(t->config.output_path, t->config.overwrite, t->config.config_yaml, plan,
                                      &t->run_dir);
     free(plan);

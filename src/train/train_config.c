@@ -61,23 +61,26 @@ lks_status lks_train_last_checkpoint(const lks_config *config, int64_t *out)
     return LKS_OK;
 }
 
-/* The config's settings; of a run that goes on: with its world. */
-static lks_status settle(const lks_config *config, const lks_train_options *options, lks__settings *out)
+static lks_status check_options(const lks_train_options *options)
 {
-    *out = *lks__config_settings(config);
     if (options->resume && (options->overwrite || options->init_path != NULL))
         return lks__fail(LKS_E_ARG, "a run that goes on is not %s",
                          options->overwrite ? "overwritten: --resume or --overwrite"
                                             : "started from a file: --resume or --init");
-    return options->resume ? lks__resume_settings(out) : LKS_OK;
+    return LKS_OK;
 }
 
-/* Whether there is a checkpoint to go on from. */
-static lks_status check_resume(const char *output)
+/* The plan with which the config's run goes on. */
+static lks_status plan_of_resumed(const lks_config *config, int processes, lks_plan *out)
 {
-    char *path;
-    lks_status status = lks__resume_find(output, NULL, NULL, &path);
-    lks__free(path);
+    lks__resume resume;
+    lks_dataset_info info;
+    lks_status status = lks__resume_init(&resume, config, NULL, NULL);
+    if (status == LKS_OK)
+        status = lks__dataset_probe(&resume.settings, &info);
+    if (status == LKS_OK)
+        status = lks__resume_plan(&resume, info.n_samples, processes, out);
+    lks__resume_deinit(&resume);
     return status;
 }
 
@@ -106,15 +109,15 @@ lks_status lks_train_check(const lks_config *config, int processes, const lks_tr
                            lks_plan *out)
 {
     lks_plan plan;
-    lks__settings settings;
-    lks_status status = settle(config, options, &settings);
+    const lks__settings *settings = lks__config_settings(config);
+    lks_status status = check_options(options);
     if (status == LKS_OK)
-        status = plan_of(&settings, processes, &plan);
+        status = options->resume ? plan_of_resumed(config, processes, &plan)
+                                 : plan_of(settings, processes, &plan);
     if (status == LKS_OK)
         status = check_processes(plan.processes);
-    if (status == LKS_OK)
-        status = options->resume ? check_resume(settings.output)
-                                 : lks__run_dir_check(settings.output, options->overwrite);
+    if (status == LKS_OK && !options->resume)
+        status = lks__run_dir_check(settings->output, options->overwrite);
     if (status == LKS_OK && options->init_path != NULL) {
         lks__safetensors *file;
         status = lks__safetensors_open(options->init_path, &file);
@@ -127,11 +130,13 @@ lks_status lks_train_check(const lks_config *config, int processes, const lks_tr
 
 /* Everything that a trainer borrows, as a config describes it. */
 typedef struct job {
+    lks__resume resume;            /* of a run that goes on */
+    const lks__settings *settings; /* its, or the config's */
     lks_dataset *train_set, *test_set;
     lks_graph *graph;
     lks_plan plan;
     char *yaml;
-    char *checkpoint; /* of a run that goes on: what from; else NULL */
+    char *changes, *changes_sentence; /* of a run that goes on with other settings; else NULL */
 } job;
 
 static void job_deinit(job *j)
@@ -140,7 +145,9 @@ static void job_deinit(job *j)
     lks_dataset_destroy(j->train_set);
     lks_dataset_destroy(j->test_set);
     free(j->yaml);
-    lks__free(j->checkpoint);
+    free(j->changes);
+    free(j->changes_sentence);
+    lks__resume_deinit(&j->resume);
 }
 
 static lks_status create_graph(const lks__settings *settings, const lks_dataset *train_set, lks_graph **out)
@@ -151,32 +158,44 @@ static lks_status create_graph(const lks__settings *settings, const lks_dataset 
                                 info.n_classes, out);
 }
 
-/* This member's part; the caller deinits j also after a failure. */
-static lks_status job_init(job *j, const lks__settings *settings, const lks_group *group,
-                           const lks_train_options *options)
+static lks_status job_plan(job *j, int processes, bool resumed)
 {
-    int processes = lks_group_size(group);
-    *j = (job){0};
-    lks_status status = LKS_OK;
-    if (options->resume)
-        status = lks__resume_find(settings->output, lks_group_rank(group) == 0 ? options->note : NULL,
-                                  options->context, &j->checkpoint);
-    else if (lks_group_rank(group) == 0) /* the only one that will create it */
-        status = lks__run_dir_check(settings->output, options->overwrite);
-    if (status == LKS_OK)
-        status = lks__dataset_open(settings, &j->train_set, &j->test_set);
-    if (status != LKS_OK)
-        return status;
     lks_dataset_info info;
     lks_dataset_get_info(j->train_set, &info);
-    lks_plan_config plan = lks__plan_config_from_settings(settings, info.n_samples, processes);
-    if ((status = lks_plan_create(&plan, &j->plan)) != LKS_OK)
-        return status;
-    if ((status = create_graph(settings, j->train_set, &j->graph)) != LKS_OK)
+    if (!resumed) {
+        lks_plan_config plan = lks__plan_config_from_settings(j->settings, info.n_samples, processes);
+        return lks_plan_create(&plan, &j->plan);
+    }
+    lks_status status = lks__resume_plan(&j->resume, info.n_samples, processes, &j->plan);
+    if (status == LKS_OK)
+        status = lks__resume_changes(&j->resume, &j->plan, &j->changes, &j->changes_sentence);
+    return status;
+}
+
+/* This member's part; the caller deinits j also after a failure. */
+static lks_status job_init(job *j, const lks_config *config, const lks_group *group,
+                           const lks_train_options *options)
+{
+    bool first = lks_group_rank(group) == 0;
+    lks_status status = check_options(options);
+    j->settings = lks__config_settings(config);
+    if (status == LKS_OK && options->resume) {
+        status = lks__resume_init(&j->resume, config, first ? options->note : NULL, options->context);
+        j->settings = &j->resume.settings;
+    } else if (status == LKS_OK && first) { /* the only one that will create it */
+        status = lks__run_dir_check(j->settings->output, options->overwrite);
+    }
+    if (status == LKS_OK)
+        status = lks__dataset_open(j->settings, &j->train_set, &j->test_set);
+    if (status == LKS_OK)
+        status = job_plan(j, lks_group_size(group), options->resume);
+    if (status == LKS_OK)
+        status = create_graph(j->settings, j->train_set, &j->graph);
+    if (status != LKS_OK)
         return status;
     /* for the run directory: with the world fixed, so that the file means this run on any number of processes
      */
-    lks__settings resolved = *settings;
+    lks__settings resolved = *j->settings;
     resolved.world = j->plan.world;
     return lks__settings_to_yaml(&resolved, &j->yaml);
 }
@@ -197,13 +216,11 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
     int64_t start_ns = lks__now_ns();
     if (options == NULL)
         options = &none;
-    lks__settings settled, *settings = &settled;
     lks_trainer *trainer = NULL;
     job j = {0};
-    lks_status status = lks__agree(group, settle(config, options, settings));
-    if (status == LKS_OK)
-        status = lks__agree(group, job_init(&j, settings, group, options));
+    lks_status status = lks__agree(group, job_init(&j, config, group, options));
     if (status == LKS_OK) {
+        const lks__settings *settings = j.settings;
         lks_trainer_config trainer_config = {
             .group = group,
             .plan = &j.plan,
@@ -217,10 +234,11 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
             .seed = settings->seed,
             .threads = (int)settings->threads,
             .init_path = options->init_path,
-            .resume_path = j.checkpoint,
+            .resume_path = j.resume.path,
             .output_path = settings->output,
             .overwrite = options->overwrite,
             .config_yaml = j.yaml,
+            .changes = j.changes,
             .metrics_every_steps = settings->metrics_every_steps,
             .hashes_every_steps = settings->hashes_every_steps,
             .checkpoint_every_steps = settings->checkpoint_every_steps,
@@ -232,6 +250,8 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
         };
         status = lks_trainer_create(&trainer_config, &trainer);
     }
+    if (status == LKS_OK && j.changes_sentence != NULL && options->note != NULL && lks_group_rank(group) == 0)
+        options->note(options->context, j.changes_sentence);
     if (status == LKS_OK && options->started != NULL)
         options->started(options->context, &j.plan);
     if (status == LKS_OK)

@@ -121,8 +121,6 @@ rm "$stopped/model.safetensors"
 # shellcheck disable=SC2086
 refused sgd-on 2 "seed is 5, the run has 0; optimizer.momentum is 0.8, the run has 0.9" $sgd seed=5 optimizer.momentum=0.8
 # shellcheck disable=SC2086
-refused sgd-on 2 "world is 8, the run has 4" $sgd world=8
-# shellcheck disable=SC2086
 refused sgd-on 2 "--resume or --overwrite" $sgd --overwrite
 # shellcheck disable=SC2086
 refused sgd-on 2 "--resume or --init" $sgd --init "$work/sgd-on/plan.json"
