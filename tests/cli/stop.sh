@@ -69,6 +69,12 @@ for n in 1 2; do
     done
 done
 
+# The time counts from when the user called, also in processes that were started, or started again, later: here by a clock
+# that has gone on since the machine was started.
+RANK=0 WORLD_SIZE=1 LOCKSTEP_STOP=gentle LOCKSTEP_STARTED_NS=1 "$lockstep" train examples/digits.yaml --output "$work/late" \
+    epochs=auto steps=1000000000 --max-time 1s --json >"$work/late.json" 2>"$work/late.err" || fail "late: exit code $?"
+[ "$(member steps "$work/late.json")" = 1 ] || fail "a run whose time was over has made $(member steps "$work/late.json") steps"
+
 # A process that still waits for the others has nothing to end gently.
 for signal in TERM INT; do
     env --default-signal=INT RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29517 LOCAL_WORLD_SIZE=2 \

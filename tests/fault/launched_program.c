@@ -57,9 +57,9 @@ static int play_exit(char **args)
 static int play_tries(char **args)
 {
     int code = number(args[number(variable("LOCKSTEP_RESTART_COUNT"))]);
-    report("try %s of %s and %s of %s on %s", variable("LOCKSTEP_RESTART_COUNT"),
+    report("try %s of %s and %s of %s on %s, called at %s", variable("LOCKSTEP_RESTART_COUNT"),
            variable("LOCKSTEP_MAX_RESTARTS"), variable("TORCHELASTIC_RESTART_COUNT"),
-           variable("TORCHELASTIC_MAX_RESTARTS"), variable("WORLD_SIZE"));
+           variable("TORCHELASTIC_MAX_RESTARTS"), variable("WORLD_SIZE"), variable("LOCKSTEP_STARTED_NS"));
     if (code != 0 && rank() != 0)
         for (;;)
             pause();

@@ -104,6 +104,7 @@ void start_again(launcher *l, int n, bool gently, const char *way, int max_resta
     const lks__launch_config config = {.processes = n,
                                        .argv = argv,
                                        .stop_gently = gently,
+                                       .started_ns = STARTED_NS,
                                        .max_restarts = max_restarts,
                                        .restart = restart};
     start_config(l, &config, NULL);

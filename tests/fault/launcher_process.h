@@ -11,7 +11,8 @@
 
 enum {
     TEXT_BYTES = 1 << 14,
-    HANG_MS = 20000, /* a wait that takes longer has failed; the launcher's own longest wait is 3 s */
+    STARTED_NS = 12345, /* what start_again says about its call */
+    HANG_MS = 20000,    /* a wait that takes longer has failed; the launcher's own longest wait is 3 s */
 };
 
 typedef struct launcher {

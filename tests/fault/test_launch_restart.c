@@ -17,14 +17,17 @@ static int n_restarts(const launcher *l)
 }
 
 /* Rank 0's reports say which try it was, and on how many processes, one fewer each time. */
-static void check_tries(const launcher *l, int processes, int max_restarts, int n)
+static void check_tries(const launcher *l, bool gently, int processes, int max_restarts, int n)
 {
+    char started[32] = "(unset)";
+    if (gently)
+        snprintf(started, sizeof started, "%d", STARTED_NS);
     for (int i = 0; i < n; i++) {
         int pid;
         char text[100], expected[100];
         get_report(l, 0, i, &pid, text, sizeof text);
-        snprintf(expected, sizeof expected, "try %d of %d and %d of %d on %d", i, max_restarts, i,
-                 max_restarts, processes - i);
+        snprintf(expected, sizeof expected, "try %d of %d and %d of %d on %d, called at %s", i, max_restarts,
+                 i, max_restarts, processes - i, started);
         assert_string_equal(text, expected);
     }
     CHECK_INT(n_restarts(l), n - 1);
@@ -37,7 +40,7 @@ static void a_failed_launch_starts_again_until_it_is_well(void **state)
     for (int gently = 0; gently < 2; gently++) {
         start_again(&l, 3, gently, "tries -9 3 0", 5);
         CHECK_INT(finish(&l), 0);
-        check_tries(&l, 3, 5, 3);
+        check_tries(&l, gently, 3, 5, 3);
         check_text(l.error_text, ") was killed by signal 9 (SIGKILL)\nrestart 1\n");
         check_text(l.error_text, ") ended with exit code 3\nrestart 2\n");
     }
@@ -49,11 +52,11 @@ static void restarts_come_to_an_end(void **state)
     launcher l;
     start_again(&l, 3, true, "tries -9 -9 -6", 2);
     CHECK_INT(finish(&l), 1);
-    check_tries(&l, 3, 2, 3);
+    check_tries(&l, true, 3, 2, 3);
     check_text(l.error_text, ") was killed by signal 6 (SIGABRT)\n");
     start_again(&l, 1, true, "tries -9 0", 0);
     CHECK_INT(finish(&l), 1);
-    check_tries(&l, 1, 0, 1);
+    check_tries(&l, true, 1, 0, 1);
 }
 
 static void only_what_may_get_better_is_tried_again(void **state)
