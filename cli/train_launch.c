@@ -40,7 +40,7 @@ typedef struct run {
     int restart_processes;
     const char **argv; /* [command->argc + EXTRA_ARGS] */
     char path[PATH_MAX];
-    char world[32]; /* "world=4": on fewer processes too the run is the same */
+    char world[32]; /* "world=4": for a run that begins again, perhaps on fewer processes */
 } run;
 
 enum { EXTRA_ARGS = 4 }; /* own path, --resume or --overwrite, world=W, NULL */
@@ -50,10 +50,9 @@ static const char *const of_launch[] = {"--processes", "--max-restarts", "--rest
 static const char *const of_begin[] = {
     "--processes", "--max-restarts", "--restart-processes", "--overwrite", "--resume", "--init", NULL};
 
-/* The command line for the processes: as it was given, `without` some flags and with another one (NULL:
- * none).
- */
-static void set_argv(run *r, const char *const *without, const char *flag)
+/* The command line for the processes: as it was given, `without` some flags, and with another flag and
+ * setting (NULL: none). */
+static void set_argv(run *r, const char *const *without, const char *flag, const char *setting)
 {
     const train_command *command = r->command;
     int n = 0;
@@ -62,7 +61,8 @@ static void set_argv(run *r, const char *const *without, const char *flag)
     if (flag != NULL)
         r->argv[n++] = flag;
     n += cli_pass_on(&train_syntax, command->argc, command->argv, without, r->argv + n);
-    r->argv[n++] = r->world;
+    if (setting != NULL)
+        r->argv[n++] = setting;
     r->argv[n] = NULL;
 }
 
@@ -107,9 +107,9 @@ static bool restart(void *context, int count, lks__launch_config *next)
         return false;
     }
     if (step > 0)
-        set_argv(r, of_begin, "--resume");
+        set_argv(r, of_begin, "--resume", NULL);
     else
-        set_argv(r, of_launch, command->args.resume ? NULL : "--overwrite");
+        set_argv(r, of_launch, command->args.resume ? NULL : "--overwrite", r->world);
 
     if (r->restart_processes > 0)
         next->processes = r->restart_processes;
@@ -130,7 +130,7 @@ int train_launch(const train_command *command, const lks_plan *plan)
     if (r.argv == NULL)
         return cli_fail(LKS_E_NOMEM);
     snprintf(r.world, sizeof r.world, "world=%" PRId64, plan->world);
-    set_argv(&r, of_launch, NULL);
+    set_argv(&r, of_launch, NULL, NULL);
     lks__launch_config config = {.processes = (int)plan->processes,
                                  .argv = r.argv,
                                  .stop_gently = true,
