@@ -168,7 +168,8 @@ typedef struct lks_train_options {
 LKS_API lks_status lks_train_check(const lks_config *config, int processes, const lks_train_options *options,
                                    lks_plan *out) LKS_MUST_USE;
 
-/** Whether the config's run directory holds a run that has reached its end. */
+/** Whether the config's run directory holds a run that has reached its end, and overrides do not ask to go on
+ * from its newest checkpoint with other settings, such as a longer run. */
 LKS_API bool lks_train_is_finished(const lks_config *config);
 
 /** The step of the newest whole checkpoint in the config's run directory; 0: there is none.

@@ -18,14 +18,36 @@ void lks__earlier_config_name(int n, char out[LKS__CONFIG_NAME_BYTES])
     snprintf(out, LKS__CONFIG_NAME_BYTES, "config.%d.yaml", n);
 }
 
+static void earlier_model_name(int n, char out[LKS__CONFIG_NAME_BYTES])
+{
+    snprintf(out, LKS__CONFIG_NAME_BYTES, "model.%d.safetensors", n);
+}
+
 int lks__remove_earlier_configs(int dir_fd)
 {
-    char name[LKS__CONFIG_NAME_BYTES];
+    char config[LKS__CONFIG_NAME_BYTES], model[LKS__CONFIG_NAME_BYTES];
     for (int n = 1;; n++) {
-        lks__earlier_config_name(n, name);
-        if (unlinkat(dir_fd, name, 0) != 0)
+        lks__earlier_config_name(n, config);
+        earlier_model_name(n, model);
+        if (unlinkat(dir_fd, model, 0) != 0 && errno != ENOENT)
+            return errno;
+        if (unlinkat(dir_fd, config, 0) != 0)
             return errno == ENOENT ? 0 : errno;
     }
+}
+
+/* Renames the model with which the run had ended, if it had. */
+static lks_status keep_model(const char *folder, int n)
+{
+    char name[LKS__CONFIG_NAME_BYTES];
+    earlier_model_name(n, name);
+    char *path = lks__join_path(folder, "model.safetensors"), *kept = lks__join_path(folder, name);
+    lks_status status = path == NULL || kept == NULL ? LKS_E_NOMEM : LKS_OK;
+    if (status == LKS_OK && rename(path, kept) != 0 && errno != ENOENT)
+        status = lks__fail_errno(LKS_E_IO, errno, "cannot rename %s", path);
+    lks__free(path);
+    lks__free(kept);
+    return status;
 }
 
 /* The whole file as text; *out is for lks__free. */
@@ -57,7 +79,7 @@ static lks_status write_kept(const char *folder, const char *text)
     const lks__piece piece = {text, strlen(text)};
     lks_status status = path == NULL ? LKS_E_NOMEM : lks__write_file(path, 1, &piece);
     lks__free(path);
-    return status;
+    return status == LKS_OK ? keep_model(folder, n) : status;
 }
 
 lks_status lks__keep_earlier_config(const char *folder, const char *config_yaml)

@@ -29,7 +29,8 @@ lks_status lks__run_dir_create(const char *path, bool overwrite, const char *con
 lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out) LKS_MUST_USE;
 
 /** Replaces config.yaml, and keeps the one before as the first of config.1.yaml, config.2.yaml, ... that
- * there is not yet; the same config is not kept twice. Replaces plan.json. Each file is whole or as it was.
+ * there is not yet; the same config is not kept twice. A run that had ended has not any more: its model is
+ * kept as model.1.safetensors, with the config's number. Replaces plan.json. Each file is whole or as it was.
  *  Returns: LKS_OK; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__run_dir_replace(lks__run_dir *dir, const char *config_yaml,
                                 const char *plan_json) LKS_MUST_USE;

@@ -93,16 +93,38 @@ static lks_status check_settings(const lks_config *config, const lks_config *run
                            "leave the setting out, or begin another run; --init starts it from a checkpoint");
 }
 
-/* The run's settings with those that were asked for. */
-static lks_status settle(lks__resume *r, const lks_config *config)
+/* The config of the run in a run directory. *out: NULL after a failure. */
+static lks_status load_runs_config(const char *output, lks_config **out)
 {
-    const char *output = lks__config_settings(config)->output;
+    *out = NULL;
     if (!lks__run_dir_has(output, "config.yaml"))
         return lks__fail(LKS_E_NOT_FOUND, "output: there is no run to go on with in %s", output);
     char *path = lks__join_path(output, "config.yaml");
-    lks_config *runs = NULL;
-    lks_status status = path == NULL ? LKS_E_NOMEM : lks_config_load(path, 0, NULL, &runs);
+    lks_status status = path == NULL ? LKS_E_NOMEM : lks_config_load(path, 0, NULL, out);
     lks__free(path);
+    return status;
+}
+
+bool lks__resume_asks(const lks_config *config)
+{
+    const lks__settings *settings = lks__config_settings(config);
+    lks_config *runs;
+    lks__difference d;
+    bool asks = false;
+    if (load_runs_config(settings->output, &runs) != LKS_OK)
+        return false;
+    for (int i = 0; !asks && lks__next_difference(lks__config_settings(runs), settings, &i, &d);)
+        asks = lks__config_is_asked_for(config, d.option->key) &&
+               (strcmp(d.option->key, "world") != 0 || settings->world > 0);
+    lks_config_destroy(runs);
+    return asks;
+}
+
+/* The run's settings with those that were asked for. */
+static lks_status settle(lks__resume *r, const lks_config *config)
+{
+    lks_config *runs;
+    lks_status status = load_runs_config(lks__config_settings(config)->output, &runs);
     if (status == LKS_OK)
         status = check_settings(config, runs);
     if (status == LKS_OK)

@@ -33,6 +33,10 @@ lks_status lks__resume_init(lks__resume *resume, const lks_config *config, lks_t
                             void *context) LKS_MUST_USE;
 void lks__resume_deinit(lks__resume *resume);
 
+/** Whether a config asks for something else than the run in its run directory has. False where that can't be
+ * told. */
+bool lks__resume_asks(const lks_config *config);
+
 /** The path of the newest checkpoint in a run directory that is whole; tells `note` (may be NULL) of those
  * that it passes over. Ownership: the caller lks__free()s *out.
  *  Returns: LKS_OK; LKS_E_NOT_FOUND: there is none; LKS_E_IO; LKS_E_NOMEM. */

@@ -46,7 +46,8 @@ lks_status lks_train_plan_at(const lks_config *config, int processes, int64_t wo
 
 bool lks_train_is_finished(const lks_config *config)
 {
-    return lks__run_dir_has(lks__config_settings(config)->output, "model.safetensors");
+    return lks__run_dir_has(lks__config_settings(config)->output, "model.safetensors") &&
+           !lks__resume_asks(config);
 }
 
 lks_status lks_train_last_checkpoint(const lks_config *config, int64_t *out)

@@ -61,6 +61,7 @@ same_end() {
         grep -vE '"(processes|leaves_per_process)"' "$work/$name/plan.json" >"$work/$name.plan"
     done
     cmp "$work/$1.lines" "$work/$2.lines" || fail "$1 and $2 have logged different metrics"
+    cmp "$work/$1/hashes.jsonl" "$work/$2/hashes.jsonl" || fail "$1 and $2 have logged different hashes"
     cmp "$work/$1.plan" "$work/$2.plan" || fail "$1 and $2 have different plans"
 }
 
@@ -173,6 +174,45 @@ for tail in drop pad; do
     cut $tail-4 130
     train $tail-4 4 --resume || fail "$tail goes not on: exit code $?"
     same_end $tail-1 $tail-4
+done
+
+# A run that has ended goes on from its last checkpoint when more is asked for, and keeps the model that it had.
+config 'kind: sgd, lr: 0.05, momentum: 0.9' exact >"$config"
+copy begun longer
+train longer 2 --resume || fail "exit code $?"
+tells longer "is finished; there is nothing to go on with"
+train longer 2 --resume epochs=6 || fail "exit code $?"
+tells longer "after step 247, from sample 6844 (epoch 5): epochs 5 -> 6"
+is longer steps $((6 * 52))
+cmp "$work/begun/model.safetensors" "$work/longer/model.1.safetensors" || fail "the model of the shorter run is not kept"
+train longer 2 --resume epochs=6 || fail "exit code $?"
+tells longer "is finished; there is nothing to go on with"
+train longer 1 --overwrite || fail "exit code $?"
+[ ! -e "$work/longer/model.1.safetensors" ] && [ ! -e "$work/longer/config.1.yaml" ] || fail "what was there is still there"
+same_end begun longer
+
+# The rules and optimizers that measure gradients: the clock of a gain goes on, or gives way to that of samples.
+for optimizer in 'kind: sgd, lr: 0.05, momentum: 0.9' 'kind: lars, lr: 0.5, momentum: 0.9' 'kind: lamb, lr: 0.01'; do
+    config "$optimizer" exact >"$config"
+    sed -i 's/rule: none/rule: adascale/; s/reference_batch: 28/reference_batch: 14/' "$config"
+    case $optimizer in *sgd*) clip=clip.norm=1 ;; *) clip= ;; esac
+    rm -rf "$work/gain"
+    train gain 2 || fail "$optimizer: exit code $?"
+    for rule in adascale linear; do
+        for n in 1 4; do
+            copy gain gain-$n
+            cut gain-$n 65
+            # shellcheck disable=SC2086 # perhaps nothing
+            train gain-$n $n --resume batch.accumulate=2 lr.rule=$rule $clip || fail "$optimizer, $rule, $n: exit code $?"
+            tells gain-$n "effective batch 28 -> 56"
+        done
+        same_end gain-1 gain-4
+        copy gain-1 gain-4
+        cut gain-4 91
+        train gain-4 4 --resume || fail "$optimizer, $rule goes not on: exit code $?"
+        same_end gain-1 gain-4
+    done
+    is gain-1 samples $((5 * 1438))
 done
 
 # refused NAME TEXT ARGUMENTS ...: going on ends with exit code 2 and the message, and changes no file

@@ -423,6 +423,87 @@ static void what_is_written_reads_back(void **state)
     lks_config_destroy(config);
 }
 
+/* --- a config on top of another --- */
+
+static lks_config *config_with(const char *yaml, int n, const char *const *overrides)
+{
+    lks_config *config = NULL;
+    CHECK_OK(lks_config_load(file_of(yaml), n, overrides, &config));
+    return config;
+}
+
+static void overrides_are_known_from_the_file_s_settings(void **state)
+{
+    (void)state;
+    static const char *const overrides[] = {"batch.local=8", "seed=auto", "world=auto"};
+    lks_config *config = config_with(LEAST "seed: 3\n", 3, overrides);
+    assert_true(lks__config_is_asked_for(config, "batch.local")); /* though the file says the same */
+    assert_true(lks__config_is_asked_for(config, "seed"));
+    assert_true(lks__config_is_asked_for(config, "world"));
+    assert_false(lks__config_is_asked_for(config, "epochs"));
+    assert_false(lks__config_is_asked_for(config, "lr.rule"));
+    CHECK_OK(lks_config_set(config, "lr.rule", "none"));
+    assert_true(lks__config_is_asked_for(config, "lr.rule"));
+    CHECK_FAILS(lks_config_set(config, "epochs", "-1"), LKS_E_ARG, "epochs");
+    assert_false(lks__config_is_asked_for(config, "epochs"));
+    lks_config_destroy(config);
+}
+
+static bool is_threads(const char *key)
+{
+    return strcmp(key, "threads") == 0;
+}
+
+static void a_config_takes_over_another_s_settings(void **state)
+{
+    (void)state;
+    static const char *const overrides[] = {"batch.local=16", "epochs=auto", "steps=9", "lr.schedule=step",
+                                            "lr.step_epochs=2"};
+    lks_config *base, *top = config_with(LEAST "threads: 3\nseed: 3\nname: top\n", 5, overrides), *both;
+    CHECK_OK(lks__config_parse("base",
+                               LEAST "threads: 2\nseed: 2\nname: base\nworld: 4\n"
+                                     "lr: {schedule: cosine, end_factor: 0.1}\n",
+                               &base));
+    CHECK_OK(lks__config_overlay(base, top, is_threads, &both));
+    lks_config_destroy(base);
+    lks_config_destroy(top);
+    static const char *const expected[][2] = {
+        {"batch.local", "16"},   {"epochs", ""},     {"steps", "9"},        {"lr.schedule", "step"},
+        {"lr.step_epochs", "2"}, {"threads", "3"},   {"seed", "2"},         {"name", "base"},
+        {"world", "4"},          {"data.path", "d"}, {"lr.end_factor", ""}, {"lr.gamma", "0.1"}};
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++)
+        assert_string_equal(lks_config_get(both, expected[i][0]), expected[i][1]);
+    lks_config_destroy(both);
+}
+
+/* What is asked for has to fit what stays. */
+static void settings_that_do_not_fit_together_are_refused(void **state)
+{
+    (void)state;
+    static const char *const steps[] = {"epochs=auto", "steps=9"};
+    lks_config *base, *top = config_with(LEAST, 2, steps), *both;
+    CHECK_OK(lks__config_parse("the base", "data.path: d\nbatch.local: 8\nsamples: 99\n", &base));
+    CHECK_FAILS(lks__config_overlay(base, top, is_threads, &both), LKS_E_ARG,
+                "steps (the command line) and samples (the base:3) are both set; a run has one length");
+    assert_null(both);
+    lks_config_destroy(top);
+    CHECK_FAILS(lks__config_parse("odd", "nothing", &top), LKS_E_ARG, "odd");
+    assert_null(top);
+    top = config_of(LEAST);
+    for (int nth = 1;; nth++) {
+        lks__alloc_fail_nth(nth);
+        lks_status status = lks__config_overlay(base, top, is_threads, &both);
+        lks__alloc_fail_nth(0);
+        if (status == LKS_OK)
+            break;
+        CHECK_INT(status, LKS_E_NOMEM);
+        assert_null(both);
+    }
+    lks_config_destroy(both);
+    lks_config_destroy(base);
+    lks_config_destroy(top);
+}
+
 static void the_examples_are_sound(void **state)
 {
     (void)state;
@@ -535,6 +616,9 @@ int main(void)
         cmocka_unit_test(what_is_no_file_is_refused),
         cmocka_unit_test(a_name_is_made_from_any_file_name),
         cmocka_unit_test(what_is_written_reads_back),
+        cmocka_unit_test(overrides_are_known_from_the_file_s_settings),
+        cmocka_unit_test(a_config_takes_over_another_s_settings),
+        cmocka_unit_test(settings_that_do_not_fit_together_are_refused),
         cmocka_unit_test(the_examples_are_sound),
         cmocka_unit_test(the_documentation_is_that_of_the_table),
         cmocka_unit_test(lack_of_memory_is_an_error_at_every_allocation),

@@ -386,6 +386,65 @@ static void what_comes_after_the_checkpoint_is_cut_off(void **state)
     }
 }
 
+static void check_text(const char *file, const char *expected)
+{
+    char text[200];
+    get_file(in_dir("changed", file), text, sizeof text);
+    assert_string_equal(text, expected);
+}
+
+/* What changes with step 50 is told behind it, and told anew when the run goes on from there once more. */
+static void settings_that_change_are_kept_and_told(void **state)
+{
+    (void)state;
+    const char *path = in_temp_folder("changed");
+    lks__run_dir *dir = create(path, false);
+    lks__step_metrics step = {.step = 50};
+    lks__run_dir_log_step(dir, &step);
+    lks__run_dir_close(dir);
+    put_file(in_dir("changed", "model.safetensors"), "x", 1);
+
+    char list[700] = "{\"lr.milestones\": [null, \""; /* longer than other lines */
+    while (strlen(list) < sizeof list - 10)
+        strncat(list, "9", 2);
+    strncat(list, "\"]}", 4);
+    lks__change_metrics change = {50, 640, 1, list};
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(lks__run_dir_continue(path, 50, &dir));
+        CHECK_OK(lks__run_dir_replace(dir, "seed: 1\n", "{\"world\": 3, \"effective_batch\": 64}\n"));
+        lks__run_dir_log_change(dir, &change);
+        step.step = 60;
+        lks__run_dir_log_step(dir, &step);
+        lks__run_dir_close(dir);
+    }
+    check_text("config.yaml", "seed: 1\n");
+    check_text("config.1.yaml", "seed: 0\n");
+    check_text("model.1.safetensors", "x");
+    check_text("plan.json", "{\"world\": 3, \"effective_batch\": 64}\n");
+    assert_false(file_exists(in_dir("changed", "config.2.yaml")));
+    assert_false(file_exists(in_dir("changed", "model.safetensors")));
+
+    CHECK_OK(lks__run_dir_continue(path, 60, &dir)); /* from after the change */
+    CHECK_OK(lks__run_dir_replace(dir, "seed: 2\n", A_PLAN));
+    lks__run_dir_close(dir);
+    check_text("config.2.yaml", "seed: 1\n");
+    FILE *file = fopen(in_dir("changed", "metrics.jsonl"), "r");
+    static const int steps[] = {50, 50, 60};
+    for (int i = 0; i < 3; i++) {
+        json_t *line = next_line(file);
+        CHECK_INT(number(line, "step"), steps[i]);
+        CHECK_INT(json_object_get(line, "changed") != NULL, i == 1);
+        json_decref(line);
+    }
+    assert_null(next_line(file));
+    fclose(file);
+
+    lks__run_dir_close(create(path, true));
+    assert_false(file_exists(in_dir("changed", "config.1.yaml")));
+    assert_false(file_exists(in_dir("changed", "config.2.yaml")));
+    assert_false(file_exists(in_dir("changed", "model.1.safetensors")));
+}
+
 /* More lines than the buffer holds, none of them longer than any double can make it; closing writes the rest.
  */
 static void many_lines_need_no_memory(void **state)
@@ -492,6 +551,7 @@ int main(void)
         cmocka_unit_test(metrics_are_json_lines),
         cmocka_unit_test(tensors_and_starts_have_files_of_their_own),
         cmocka_unit_test(what_comes_after_the_checkpoint_is_cut_off),
+        cmocka_unit_test(settings_that_change_are_kept_and_told),
         cmocka_unit_test(many_lines_need_no_memory),
         cmocka_unit_test(a_full_disk_is_told_once_and_keeps_whole_lines),
         cmocka_unit_test(a_directory_that_cannot_be_filled_is_taken_back),
