@@ -100,12 +100,10 @@ static lks_status plan_worlds(const lks_config *config, const cli_args *args, co
                               char **out)
 {
     lks_plan plans[CLI_MAX_WORLDS];
-    for (int i = 0; i < wanted->n_worlds; i++) {
-        lks_status status = lks_train_plan_at(config, args->processes, wanted->worlds[i], wanted->hold,
-                                              &plans[i]);
-        if (status != LKS_OK)
-            return status;
-    }
+    lks_status status = lks_train_plans_at(config, args->processes, wanted->n_worlds, wanted->worlds,
+                                           wanted->hold, plans);
+    if (status != LKS_OK)
+        return status;
     return args->json ? lks_plans_to_json(wanted->n_worlds, plans, out)
                       : lks_plans_to_text(wanted->n_worlds, plans, out);
 }

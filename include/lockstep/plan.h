@@ -104,6 +104,19 @@ typedef struct lks_plan_config {
  * power 1, decay to 0 for the others); n_samples and the batch must be set. */
 LKS_API lks_plan_config lks_plan_config_default(void);
 
+/** Bytes of lockstep's own allocations. All 0: not known, as a plan alone knows no model. */
+typedef struct lks_plan_memory {
+    /* once on a machine, shared by its processes */
+    int64_t parameters;
+    int64_t optimizer;  /* its state */
+    int64_t checkpoint; /* in the first process: a copy of both to write from */
+    /* of every process */
+    int64_t gradients; /* an arena for each digit of the number of its leaves; neighbours read one of them */
+    int64_t activations; /* and their gradients, a batch's input, the kernels' scratch */
+    int64_t data;        /* training and test set, and the order of an epoch */
+    int64_t other;
+} lks_plan_memory;
+
 typedef struct lks_plan {
     int64_t n_samples;          /* of the training set */
     int64_t processes;          /* P */
@@ -139,6 +152,8 @@ typedef struct lks_plan {
     lks_schedule schedule;
     bool same_bits;        /* the run's bits do not depend on P: P = 1 or leaves_per_process a power of two */
     bool processes_chosen; /* P was chosen here, not given */
+    lks_plan_memory memory; /* lks_train_plan */
+    int64_t reduced_bytes;  /* lks_train_plan: of the gradient that processes add up in a step; of one: 0 */
 } lks_plan;
 
 /** Computes the plan.
@@ -175,6 +190,11 @@ LKS_API int64_t lks_plan_steps_in_epoch(const lks_plan *plan, int64_t epoch);
 /** Samples of step `step` of an epoch (both 0-based; in the origin's epoch, counted from the origin) -
  * global_batch but for an epoch's last step; 0 for a step that there is not. */
 LKS_API int64_t lks_plan_step_samples(const lks_plan *plan, int64_t epoch, int64_t step);
+
+/** Memory of the plan's processes: of the first one alone, without what is shared; of all on one machine,
+ * with it. 0: not known. */
+LKS_API int64_t lks_plan_process_bytes(const lks_plan *plan);
+LKS_API int64_t lks_plan_machine_bytes(const lks_plan *plan);
 
 /** The plan as a table for people. Ownership: the caller frees *out with free(). Returns: LKS_OK; LKS_E_ARG
  * for counts that lks_plan_create does not make; LKS_E_NOMEM. */

@@ -58,11 +58,13 @@ typedef struct lks_train_result {
     double first_step_seconds; /* from the creation of the trainer to the end of the first step */
     int64_t parameters;        /* number of trained values */
     uint64_t parameters_hash;  /* XXH64 of all parameters in the plain layout, in graph order */
-    int64_t peak_memory_bytes; /* of this process */
-    lks_train_times times;     /* of this member */
-    lks_train_stop stopped;    /* why the run ended before its plan did */
-    int stop_signal;           /* LKS_STOP_SIGNAL: which; else 0 */
-    char checkpoint[64];       /* rank 0: the last one that was written, in the run directory; "": nothing */
+    int64_t peak_memory_bytes; /* of this process: resident, program and libraries included */
+    lks_plan_memory
+        memory; /* allocated by this process at the end of the run; by rank 0 with what is shared */
+    lks_train_times times;  /* of this member */
+    lks_train_stop stopped; /* why the run ended before its plan did */
+    int stop_signal;        /* LKS_STOP_SIGNAL: which; else 0 */
+    char checkpoint[64];    /* rank 0: the last one that was written, in the run directory; "": nothing */
 } lks_train_result;
 
 typedef void lks_train_progress_fn(void *context, const lks_train_progress *progress);
@@ -132,11 +134,15 @@ LKS_API lks_status lks_trainer_run(lks_trainer *trainer, lks_train_result *out) 
 
 LKS_API void lks_trainer_destroy(lks_trainer *trainer);
 
-/** The plan of a config on `processes` processes (0: choose), from the data set's headers. Reads, writes
- * nothing. */
+/** The plan of a config on `processes` processes (0: choose), from the data set's headers and labels, with
+ * its memory. Reads, writes nothing. */
 LKS_API lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out) LKS_MUST_USE;
 
-/** The same for another world: see lks_plan_create_at. */
+/** The same for other worlds, a plan for each: see lks_plan_create_at. worlds, out: [n] */
+LKS_API lks_status lks_train_plans_at(const lks_config *config, int processes, int n, const int64_t *worlds,
+                                      lks_hold hold, lks_plan *out) LKS_MUST_USE;
+
+/** The same for one. */
 LKS_API lks_status lks_train_plan_at(const lks_config *config, int processes, int64_t world, lks_hold hold,
                                      lks_plan *out) LKS_MUST_USE;
 

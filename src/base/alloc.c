@@ -91,6 +91,12 @@ void lks__alloc_note(int64_t bytes, lks__mem category)
     atomic_fetch_add_explicit(&bytes_in_use[category], bytes, memory_order_relaxed);
 }
 
+void lks__alloc_recount(int64_t bytes, lks__mem from, lks__mem to)
+{
+    lks__alloc_note(-bytes, from);
+    lks__alloc_note(bytes, to);
+}
+
 int64_t lks__alloc_bytes(lks__mem category)
 {
     return atomic_load_explicit(&bytes_in_use[category], memory_order_relaxed);

@@ -11,9 +11,11 @@
 typedef enum lks__mem {
     LKS__MEM_MISC,
     LKS__MEM_PARAMS,
+    LKS__MEM_OPTIMIZER,
     LKS__MEM_GRADS,
     LKS__MEM_ACTIVATIONS,
     LKS__MEM_DATA,
+    LKS__MEM_CHECKPOINT,
     LKS__MEM_COMM,
     LKS__MEM_CATEGORIES
 } lks__mem;
@@ -45,6 +47,9 @@ char *lks__strdup(const char *text);
 
 /** Counts memory that comes from elsewhere (shared memory): `bytes` more, or less when negative. */
 void lks__alloc_note(int64_t bytes, lks__mem category);
+
+/** Counts bytes of one category in another from now on. */
+void lks__alloc_recount(int64_t bytes, lks__mem from, lks__mem to);
 
 /** Bytes that are allocated now in a category, and how many allocations were ever made, by the whole program.
  */

@@ -160,6 +160,17 @@ static int edit_distance(const char *a, const char *b)
     return d[n][m];
 }
 
+const char *lks__size_text(int64_t bytes, char out[LKS__SIZE_BYTES])
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    double value = (double)bytes;
+    int unit = 0;
+    for (; value >= 999.95 && unit < 4; unit++)
+        value /= 1000;
+    snprintf(out, LKS__SIZE_BYTES, "%.*f %s", unit > 0, value, units[unit]);
+    return out;
+}
+
 int lks__nearest(const char *word, int n_words, const char *const *words)
 {
     int nearest = -1, least = 0;

@@ -37,6 +37,11 @@ const char *lks__list_text(int64_t n, const int64_t *numbers, size_t capacity, c
 /** The plural's end: "2 workers". */
 const char *lks__plural(int64_t n);
 
+enum { LKS__SIZE_BYTES = 32 };
+
+/** A size for people: "812 B", "1.5 kB", "2.1 MB". Returns `out`. */
+const char *lks__size_text(int64_t bytes, char out[LKS__SIZE_BYTES]);
+
 /** The whole of `text` as a number: no blanks, no rest, no overflow; f64 takes nan and inf too. */
 bool lks__parse_i64(const char *text, int64_t *out);
 bool lks__parse_f64(const char *text, double *out);

@@ -180,9 +180,16 @@ static lks_status check_no_further_classes(const lks_dataset_info *train, const 
                      (long long)train->n_classes - 1);
 }
 
-static lks_status probe(const file_names *names, int64_t limit, lks_dataset_info *out)
+int64_t lks__dataset_bytes(const lks_dataset_info *info)
+{
+    return info->n_samples * (info->n_features + (int64_t)sizeof(int32_t)); /* features are u8 */
+}
+
+static lks_status probe(const file_names *names, int64_t limit, lks_dataset_info *out_train,
+                        lks_dataset_info *out_test)
 {
     pair train, test;
+    int32_t *labels = NULL;
     lks_status status = pair_open(names->train_images, names->train_labels, limit, &train);
     if (status != LKS_OK)
         return status;
@@ -190,19 +197,24 @@ static lks_status probe(const file_names *names, int64_t limit, lks_dataset_info
     if (status == LKS_OK)
         status = check_same_shape(&train.info, &test.info, names);
     if (status == LKS_OK)
-        *out = train.info;
+        status = read_labels(&train, &labels); /* counts the classes */
+    if (status == LKS_OK) {
+        *out_train = train.info;
+        *out_test = test.info;
+    }
+    lks__free(labels);
     pair_close(&train);
     pair_close(&test);
     return status;
 }
 
-lks_status lks__dataset_probe(const lks__settings *settings, lks_dataset_info *out)
+lks_status lks__dataset_probe(const lks__settings *settings, lks_dataset_info *train, lks_dataset_info *test)
 {
     file_names names;
     lks_status status = file_names_make(settings->data_path, &names);
     if (status != LKS_OK)
         return status;
-    status = add_fetch_hint(probe(&names, settings->data_limit, out), settings->data_path);
+    status = add_fetch_hint(probe(&names, settings->data_limit, train, test), settings->data_path);
     file_names_free(&names);
     return status;
 }

@@ -7,9 +7,13 @@
 
 #include "conf/settings.h"
 
-/** What the training set holds, from headers and file sizes alone (fast); the test set's are checked as well.
- * Returns: as lks_dataset_from_idx, and LKS_E_ARG when data.path is not set. */
-lks_status lks__dataset_probe(const lks__settings *settings, lks_dataset_info *out) LKS_MUST_USE;
+/** What training and test set hold, from headers, file sizes and the training set's labels (fast); the test
+ * set's n_classes is 0. Returns: as lks_dataset_from_idx, and LKS_E_ARG when data.path is not set. */
+lks_status lks__dataset_probe(const lks__settings *settings, lks_dataset_info *train,
+                              lks_dataset_info *test) LKS_MUST_USE;
+
+/** Bytes that such a data set takes; its handle is left out. */
+int64_t lks__dataset_bytes(const lks_dataset_info *info);
 
 /** Opens training and test set, normalised as the settings say; the limit holds for the training set. The
  * test set must have the training set's shape and no further classes. Returns: as lks_dataset_from_idx; on

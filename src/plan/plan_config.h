@@ -20,6 +20,9 @@ struct json_t; /* of jansson */
 /** Adds the plan's keys to a JSON object. Returns: LKS_OK; LKS_E_NOMEM. */
 lks_status lks__plan_add_json(const lks_plan *plan, struct json_t *object) LKS_MUST_USE;
 
+/** A JSON object of bytes; null when they are not known. NULL: no memory. */
+struct json_t *lks__memory_to_json(const lks_plan_memory *memory);
+
 /** A JSON object as text, numbers as the user wrote them. Ownership: the caller frees *out with free().
  * Returns: LKS_OK; LKS_E_NOMEM (*out NULL). */
 lks_status lks__json_to_text(const struct json_t *object, char **out) LKS_MUST_USE;

@@ -64,6 +64,22 @@ static json_t *warnings(const lks_plan *plan)
     return list;
 }
 
+json_t *lks__memory_to_json(const lks_plan_memory *m)
+{
+    if (m->parameters == 0)
+        return json_null();
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "parameters", number(m->parameters), "optimizer",
+                     number(m->optimizer), "checkpoint", number(m->checkpoint), "gradients",
+                     number(m->gradients), "activations", number(m->activations), "data", number(m->data),
+                     "other", number(m->other));
+}
+
+/* null when the plan knows no model. */
+static json_t *bytes(const lks_plan *plan, int64_t value)
+{
+    return plan->memory.parameters > 0 ? number(value) : json_null();
+}
+
 lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
 {
     const struct {
@@ -106,6 +122,10 @@ lks_status lks__plan_add_json(const lks_plan *plan, json_t *object)
         {"step_epochs", if_used(plan, "lr.step_epochs", number(plan->schedule.step_epochs))},
         {"milestones", if_used(plan, "lr.milestones", milestones(&plan->schedule))},
         {"same_bits", json_boolean(plan->same_bits)},
+        {"memory_process_bytes", bytes(plan, lks_plan_process_bytes(plan))},
+        {"memory_machine_bytes", bytes(plan, lks_plan_machine_bytes(plan))},
+        {"memory", lks__memory_to_json(&plan->memory)},
+        {"reduced_bytes", bytes(plan, plan->reduced_bytes)},
         {"warnings", warnings(plan)},
     };
     int failures = 0;
@@ -136,7 +156,9 @@ static lks_status plan_object(const lks_plan *plan, json_t **out)
 /* All but what may differ between processes that play the same workers. */
 static bool is_of_run(const char *key)
 {
-    static const char *const others[] = {"processes", "leaves_per_process", "same_bits", "warnings"};
+    static const char *const others[] = {"processes", "leaves_per_process",   "same_bits",
+                                         "warnings",  "memory_process_bytes", "memory_machine_bytes",
+                                         "memory",    "reduced_bytes"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (strcmp(key, others[i]) == 0)
             return false;

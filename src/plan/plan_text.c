@@ -13,7 +13,7 @@
 
 typedef long long ll; /* what %lld wants */
 
-enum { MAX_ROWS = 24, VALUE_BYTES = 32, HOW_BYTES = 160 };
+enum { MAX_ROWS = 32, VALUE_BYTES = 32, HOW_BYTES = 160 };
 
 typedef struct row {
     const char *label; /* NULL: an empty line */
@@ -231,6 +231,25 @@ static void add_rate(table *t, const lks_plan *p)
     add_row(t, "schedule", lks__option_word("lr.schedule", (int)p->schedule.kind), "%s", schedule);
 }
 
+static void add_memory(table *t, const lks_plan *p)
+{
+    const lks_plan_memory *m = &p->memory;
+    char v[LKS__SIZE_BYTES], a[LKS__SIZE_BYTES], b[LKS__SIZE_BYTES], c[LKS__SIZE_BYTES], d[LKS__SIZE_BYTES];
+    if (m->parameters == 0)
+        return;
+    add_gap(t);
+    add_row(t, "memory, process", lks__size_text(lks_plan_process_bytes(p), v),
+            "gradients %s, activations %s, data %s, other %s", lks__size_text(m->gradients, a),
+            lks__size_text(m->activations, b), lks__size_text(m->data, c),
+            lks__size_text(m->other + m->checkpoint, d));
+    add_row(t, "memory, machine", lks__size_text(lks_plan_machine_bytes(p), v),
+            "all processes, and once: parameters %s, optimizer %s", lks__size_text(m->parameters, a),
+            lks__size_text(m->optimizer, b));
+    if (p->processes > 1)
+        add_row(t, "reduced per step", lks__size_text(p->reduced_bytes, v), "%s",
+                "of gradients, which the processes add up");
+}
+
 static void add_result(table *t, const lks_plan *p)
 {
     ll leaves = (ll)p->leaves_per_process;
@@ -290,6 +309,7 @@ lks_status lks_plan_to_text(const lks_plan *plan, char **out)
     add_rate(&t, plan);
     add_gap(&t);
     add_result(&t, plan);
+    add_memory(&t, plan);
     print_rows(&t, &text);
     print_remarks(plan, &text);
     return lks__text_take(&text, out);

@@ -90,6 +90,29 @@ static void cell_scaled_lr(const lks_plan *plan, char *out)
     rate(plan->scaled_lr, out);
 }
 
+/* "": not known */
+static void size(const lks_plan *plan, int64_t bytes, char *out)
+{
+    out[0] = '\0';
+    if (plan->memory.parameters > 0)
+        lks__size_text(bytes, out);
+}
+
+static void cell_process_memory(const lks_plan *plan, char *out)
+{
+    size(plan, lks_plan_process_bytes(plan), out);
+}
+
+static void cell_machine_memory(const lks_plan *plan, char *out)
+{
+    size(plan, lks_plan_machine_bytes(plan), out);
+}
+
+static void cell_reduced(const lks_plan *plan, char *out)
+{
+    size(plan, plan->reduced_bytes, out);
+}
+
 static void cell_same_bits(const lks_plan *plan, char *out)
 {
     snprintf(out, CELL_BYTES, "%s", plan->same_bits ? "yes" : "no");
@@ -112,6 +135,10 @@ static const struct {
     {"base learning rate", cell_base_lr},
     {"scaled rate", cell_scaled_lr},
     {"warm-up steps", cell_warmup_steps},
+    {NULL, NULL},
+    {"memory, process", cell_process_memory},
+    {"memory, machine", cell_machine_memory},
+    {"reduced per step", cell_reduced},
     {NULL, NULL},
     {"same bits", cell_same_bits},
 };

@@ -129,7 +129,7 @@ static lks_status contents_init(contents *c, const lks_trainer *t, int n_sets)
     *c = (contents){.n_tensors = n_params * n_sets};
     c->tensors = lks__alloc_array(c->n_tensors, sizeof *c->tensors, LKS__MEM_MISC);
     c->names = lks__alloc_array(c->n_tensors, sizeof *c->names, LKS__MEM_MISC);
-    c->data = lks__alloc_array(elems * n_sets, sizeof *c->data, LKS__MEM_PARAMS);
+    c->data = lks__alloc_array(elems * n_sets, sizeof *c->data, LKS__MEM_CHECKPOINT);
     if (c->tensors != NULL && c->names != NULL && c->data != NULL)
         return LKS_OK;
     contents_deinit(c);

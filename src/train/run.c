@@ -302,6 +302,7 @@ static lks_status finish(lks_trainer *t, run *r)
                                      ? (double)(r->position.samples - t->start.samples) / r->step_seconds
                                      : 0.0;
     result->peak_memory_bytes = lks__peak_memory_bytes();
+    result->memory = lks__measure_memory();
     lks__reducer_times reducer = lks__reducer_get_times(t->reducer);
     result->times = t->times;
     result->times.wait = reducer.wait;

@@ -14,21 +14,49 @@
 #include "train/resume.h"
 #include "train/trainer.h"
 
-/* What a plan is computed from; reads the headers of the data set. */
-static lks_status plan_config(const lks__settings *settings, int processes, lks_plan_config *out)
+/* The training and the test set of a config, in sizes. */
+typedef struct sizes {
+    lks_dataset_info train, test;
+} sizes;
+
+static lks_status create_graph(const lks__settings *settings, const lks_dataset_info *train, lks_graph **out)
 {
-    lks_dataset_info info;
-    lks_status status = lks__dataset_probe(settings, &info);
+    return lks_graph_create_mlp(train->n_features, (int)settings->n_hidden, settings->hidden,
+                                settings->dropout, train->n_classes, out);
+}
+
+/* What a plan is computed from; reads the headers and the labels of the data set. */
+static lks_status plan_config(const lks__settings *settings, int processes, sizes *data, lks_plan_config *out)
+{
+    lks_status status = lks__dataset_probe(settings, &data->train, &data->test);
     if (status == LKS_OK)
-        *out = lks__plan_config_from_settings(settings, info.n_samples, processes);
+        *out = lks__plan_config_from_settings(settings, data->train.n_samples, processes);
+    return status;
+}
+
+static lks_status add_memory(const lks__settings *settings, const sizes *data, lks_plan *plan)
+{
+    lks_graph *graph;
+    lks_status status = create_graph(settings, &data->train, &graph);
+    if (status == LKS_OK)
+        status = lks__predict_memory(graph, &data->train, &data->test, (int)settings->threads, plan);
+    lks_graph_destroy(graph);
     return status;
 }
 
 static lks_status plan_of(const lks__settings *settings, int processes, lks_plan *out)
 {
-    lks_plan_config plan;
-    lks_status status = plan_config(settings, processes, &plan);
-    return status == LKS_OK ? lks_plan_create(&plan, out) : status;
+    lks_plan_config config;
+    lks_plan plan;
+    sizes data;
+    lks_status status = plan_config(settings, processes, &data, &config);
+    if (status == LKS_OK)
+        status = lks_plan_create(&config, &plan);
+    if (status == LKS_OK)
+        status = add_memory(settings, &data, &plan);
+    if (status == LKS_OK)
+        *out = plan;
+    return status;
 }
 
 lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out)
@@ -36,12 +64,29 @@ lks_status lks_train_plan(const lks_config *config, int processes, lks_plan *out
     return plan_of(lks__config_settings(config), processes, out);
 }
 
+lks_status lks_train_plans_at(const lks_config *config, int processes, int n, const int64_t *worlds,
+                              lks_hold hold, lks_plan *out)
+{
+    const lks__settings *settings = lks__config_settings(config);
+    lks_plan_config wanted;
+    sizes data;
+    lks_status status = plan_config(settings, processes, &data, &wanted);
+    for (int i = 0; status == LKS_OK && i < n; i++) {
+        status = lks_plan_create_at(&wanted, worlds[i], hold, &out[i]);
+        if (status == LKS_OK)
+            status = add_memory(settings, &data, &out[i]);
+    }
+    return status;
+}
+
 lks_status lks_train_plan_at(const lks_config *config, int processes, int64_t world, lks_hold hold,
                              lks_plan *out)
 {
-    lks_plan_config plan;
-    lks_status status = plan_config(lks__config_settings(config), processes, &plan);
-    return status == LKS_OK ? lks_plan_create_at(&plan, world, hold, out) : status;
+    lks_plan plan;
+    lks_status status = lks_train_plans_at(config, processes, 1, &world, hold, &plan);
+    if (status == LKS_OK)
+        *out = plan;
+    return status;
 }
 
 bool lks_train_is_finished(const lks_config *config)
@@ -75,12 +120,17 @@ static lks_status check_options(const lks_train_options *options)
 static lks_status plan_of_resumed(const lks_config *config, int processes, lks_plan *out)
 {
     lks__resume resume;
-    lks_dataset_info info;
+    sizes data;
+    lks_plan plan;
     lks_status status = lks__resume_init(&resume, config, NULL, NULL);
     if (status == LKS_OK)
-        status = lks__dataset_probe(&resume.settings, &info);
+        status = lks__dataset_probe(&resume.settings, &data.train, &data.test);
     if (status == LKS_OK)
-        status = lks__resume_plan(&resume, info.n_samples, processes, out);
+        status = lks__resume_plan(&resume, data.train.n_samples, processes, &plan);
+    if (status == LKS_OK)
+        status = add_memory(&resume.settings, &data, &plan);
+    if (status == LKS_OK)
+        *out = plan;
     lks__resume_deinit(&resume);
     return status;
 }
@@ -151,14 +201,6 @@ static void job_deinit(job *j)
     lks__resume_deinit(&j->resume);
 }
 
-static lks_status create_graph(const lks__settings *settings, const lks_dataset *train_set, lks_graph **out)
-{
-    lks_dataset_info info;
-    lks_dataset_get_info(train_set, &info);
-    return lks_graph_create_mlp(info.n_features, (int)settings->n_hidden, settings->hidden, settings->dropout,
-                                info.n_classes, out);
-}
-
 static lks_status job_plan(job *j, int processes, bool resumed)
 {
     lks_dataset_info info;
@@ -170,6 +212,17 @@ static lks_status job_plan(job *j, int processes, bool resumed)
     lks_status status = lks__resume_plan(&j->resume, info.n_samples, processes, &j->plan);
     if (status == LKS_OK)
         status = lks__resume_changes(&j->resume, &j->plan, &j->changes, &j->changes_sentence);
+    return status;
+}
+
+static lks_status job_model(job *j)
+{
+    lks_dataset_info train, test;
+    lks_dataset_get_info(j->train_set, &train);
+    lks_dataset_get_info(j->test_set, &test);
+    lks_status status = create_graph(j->settings, &train, &j->graph);
+    if (status == LKS_OK)
+        status = lks__predict_memory(j->graph, &train, &test, (int)j->settings->threads, &j->plan);
     return status;
 }
 
@@ -191,7 +244,7 @@ static lks_status job_init(job *j, const lks_config *config, const lks_group *gr
     if (status == LKS_OK)
         status = job_plan(j, lks_group_size(group), options->resume);
     if (status == LKS_OK)
-        status = create_graph(j->settings, j->train_set, &j->graph);
+        status = job_model(j);
     if (status != LKS_OK)
         return status;
     /* for the run directory: with the world fixed, so that the file means this run on any number of processes

@@ -88,21 +88,11 @@ static void add_batch(int64_t *batches, int *n, int64_t size)
         batches[(*n)++] = size;
 }
 
-/* Every batch size that the run will meet is compiled before its first step. The first one decides the
- * layouts; the list depends on the plan and the test set only, so it is the same on any number of processes.
- */
-static lks_status compile(lks_trainer *t)
+int lks__list_batches(const lks_plan *plan, int64_t n_test, int64_t batches[LKS__MAX_BATCHES])
 {
-    const lks_plan *plan = t->config.plan;
-    int64_t batches[6], n_test = 0;
     int n = 0;
     const lks__epochs epochs = lks__plan_epochs(plan);
     const int64_t last_steps[] = {epochs.whole.last_step_samples, epochs.first.last_step_samples};
-    if (t->config.test_set != NULL) {
-        lks_dataset_info info;
-        lks_dataset_get_info(t->config.test_set, &info);
-        n_test = info.n_samples;
-    }
     if (plan->steps_per_epoch > 1 || n_test >= plan->local_batch)
         add_batch(batches, &n, plan->local_batch);
     /* leaves of the last steps of epochs, and the last leaf of the test set */
@@ -111,6 +101,19 @@ static lks_status compile(lks_trainer *t)
         add_batch(batches, &n, last_steps[i] / plan->leaves);
     }
     add_batch(batches, &n, n_test % plan->local_batch);
+    return n;
+}
+
+/* Everything that the run will meet is compiled before its first step. */
+static lks_status compile(lks_trainer *t)
+{
+    int64_t batches[LKS__MAX_BATCHES], n_test = 0;
+    if (t->config.test_set != NULL) {
+        lks_dataset_info info;
+        lks_dataset_get_info(t->config.test_set, &info);
+        n_test = info.n_samples;
+    }
+    int n = lks__list_batches(t->config.plan, n_test, batches);
     lks__network_config config = {
         .graph = t->config.graph, .n_batches = n, .batches = batches, .threads = t->config.threads};
     lks_status status = lks__network_create(&config, &t->network);
@@ -151,7 +154,7 @@ static lks_status allocate(lks_trainer *t)
     t->tensor_steps = lks__alloc_array(n_params, sizeof *t->tensor_steps, LKS__MEM_MISC);
     t->eval_loss = lks__alloc_array(2 * n_eval, sizeof *t->eval_loss, LKS__MEM_MISC);
     t->plain = lks__alloc_array(lks__network_largest_param_elems(t->network), sizeof *t->plain,
-                                LKS__MEM_PARAMS);
+                                LKS__MEM_MISC);
     if (t->indices == NULL || t->leaf_loss == NULL || t->leaf_correct == NULL ||
         t->tensor_values[0] == NULL || t->tensor_steps == NULL || t->eval_loss == NULL || t->plain == NULL)
         return LKS_E_NOMEM;
@@ -298,6 +301,10 @@ static lks_status create_shared(lks_trainer *t)
     if (status != LKS_OK)
         return status;
     t->params = lks_group_memory_at(t->shared, 0);
+    t->params_bytes = t->rank == 0 ? elems * (int64_t)sizeof(float) : 0;
+    t->states_bytes = n_states * t->params_bytes;
+    lks__alloc_recount(t->params_bytes, LKS__MEM_COMM, LKS__MEM_PARAMS);
+    lks__alloc_recount(t->states_bytes, LKS__MEM_COMM, LKS__MEM_OPTIMIZER);
     for (int s = 0; s < n_states; s++)
         t->states[s] = t->params + (1 + s) * elems;
     return LKS_OK;
@@ -319,6 +326,8 @@ static lks_status create_reducer(lks_trainer *t)
                                       .tensors = tensors,
                                       .leaves = t->config.plan->leaves_per_process};
         status = lks__reducer_create(&config, &t->reducer);
+        t->grads_bytes = status == LKS_OK ? config.arena_elems * (int64_t)sizeof(float) : 0;
+        lks__alloc_recount(t->grads_bytes, LKS__MEM_COMM, LKS__MEM_GRADS);
     }
     lks__free(tensors);
     return status;
@@ -362,6 +371,9 @@ void lks_trainer_destroy(lks_trainer *t)
     if (t == NULL)
         return;
     lks__run_dir_close(t->run_dir);
+    lks__alloc_recount(t->grads_bytes, LKS__MEM_GRADS, LKS__MEM_COMM);
+    lks__alloc_recount(t->states_bytes, LKS__MEM_OPTIMIZER, LKS__MEM_COMM);
+    lks__alloc_recount(t->params_bytes, LKS__MEM_PARAMS, LKS__MEM_COMM);
     lks__reducer_destroy(t->reducer);
     lks_group_memory_destroy(t->shared);
     lks_sampler_destroy(t->sampler);

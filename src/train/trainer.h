@@ -56,6 +56,7 @@ struct lks_trainer {
     lks__run_dir *run_dir; /* rank 0, when something is written */
     unsigned requests;     /* lks__request bits of this member, for the next step; set between steps */
     lks_train_times times;
+    int64_t params_bytes, states_bytes, grads_bytes; /* of this member's shared memory, by what is in it */
 };
 
 /** What a member can ask for when a step begins; all members see it at the same step. */
@@ -63,6 +64,20 @@ typedef enum lks__request {
     LKS__REQUEST_CHECKPOINT = 1u << 0, /* a checkpoint is due, by rank 0's clock */
     LKS__REQUEST_END = 1u << 1,        /* the time that the run may take is over */
 } lks__request;
+
+enum { LKS__MAX_BATCHES = 6 };
+
+/** Every batch size that a run with such a plan and test set will meet; the first one decides the layouts.
+ * The list is the same on any number of processes. Returns how many. */
+int lks__list_batches(const lks_plan *plan, int64_t n_test, int64_t batches[LKS__MAX_BATCHES]);
+
+/** Sets the plan's memory and reduced_bytes, for the graph on data sets of these sizes. test: NULL without
+ * one. Returns: LKS_OK; LKS_E_ARG (a batch too large); LKS_E_KERNEL; LKS_E_NOMEM. */
+lks_status lks__predict_memory(const lks_graph *graph, const lks_dataset_info *train,
+                               const lks_dataset_info *test, int threads, lks_plan *plan) LKS_MUST_USE;
+
+/** What the whole program has allocated now. */
+lks_plan_memory lks__measure_memory(void);
 
 /** What a step came to; the same on all members. */
 typedef struct lks__step_result {

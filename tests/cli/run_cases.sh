@@ -8,6 +8,8 @@
 # build/lockstep). A line "$ COMMAND" is run; what it printed follows, lines of stderr marked with "! ", and, unless it
 # is 0, the exit code as "[2]". Lines before the first command are comments. --record writes the transcripts anew.
 #
+# Sizes of memory depend on the processor, whose kernels want their layouts; they are shown as "#".
+#
 # The commands of a case share a fresh folder, in which examples/ and data/ are those of the source tree.
 
 set -u
@@ -33,13 +35,19 @@ LC_ALL=C
 export PATH LC_ALL
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
 
+# hide_sizes: a filter
+hide_sizes() {
+    sed -E '/^(! )?  (memory, |reduced )/s/ +[0-9.]+ ([kMGT]?B)/ # \1/g
+        s/("(memory_[a-z]+_bytes|parameters|optimizer|gradients|activations)": )[0-9]+(,?)$/\1#\3/'
+}
+
 # run_line COMMAND: its part of a transcript
 run_line() {
     printf '$ %s\n' "$1"
     sh -c "$1" >"$work/stdout" 2>"$work/stderr" </dev/null
     code=$?
-    cat "$work/stdout"
-    sed 's/^/! /' "$work/stderr"
+    hide_sizes <"$work/stdout"
+    sed 's/^/! /' "$work/stderr" | hide_sizes
     if [ $code -ne 0 ]; then echo "[$code]"; fi
 }
 

@@ -209,14 +209,16 @@ static void a_config_s_data_set_is_opened(void **state)
     lks__settings settings = settings_of(folder);
     settings.normalize_mean = 0.5;
     settings.normalize_std = 0.25;
-    lks_dataset_info info;
-    CHECK_OK(lks__dataset_probe(&settings, &info));
+    lks_dataset_info info, test_info;
+    CHECK_OK(lks__dataset_probe(&settings, &info, &test_info));
     CHECK_INT(info.n_samples, 20);
     CHECK_INT(info.n_dims, 2);
     CHECK_INT(info.shape[0], 4);
     CHECK_INT(info.shape[1], 5);
     CHECK_INT(info.n_features, 20);
-    CHECK_INT(info.n_classes, 0);
+    CHECK_INT(info.n_classes, 4);
+    CHECK_INT(test_info.n_samples, 6);
+    CHECK_INT(test_info.n_features, 20);
 
     lks_dataset *train, *test;
     CHECK_OK(lks__dataset_open(&settings, &train, &test));
@@ -242,8 +244,8 @@ static void a_limit_takes_the_first_samples_and_keeps_the_classes(void **state)
     write_four_files();
     lks__settings settings = settings_of(folder);
     settings.data_limit = 2;
-    lks_dataset_info info;
-    CHECK_OK(lks__dataset_probe(&settings, &info));
+    lks_dataset_info info, test_info;
+    CHECK_OK(lks__dataset_probe(&settings, &info, &test_info));
     CHECK_INT(info.n_samples, 2);
     lks_dataset *train, *test;
     CHECK_OK(lks__dataset_open(&settings, &train, &test));
@@ -256,7 +258,7 @@ static void a_limit_takes_the_first_samples_and_keeps_the_classes(void **state)
     lks_dataset_destroy(test);
 
     settings.data_limit = 21;
-    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_ARG, "data.limit is 21; ");
+    CHECK_FAILS(lks__dataset_probe(&settings, &info, &test_info), LKS_E_ARG, "data.limit is 21; ");
     expect_refused(&settings, LKS_E_ARG, "train-images-idx3-ubyte holds 20 samples, so 1 to 20 are allowed");
     settings.data_limit = -1;
     expect_refused(&settings, LKS_E_ARG, "data.limit is -1; ");
@@ -267,12 +269,13 @@ static void files_that_do_not_fit_are_refused(void **state)
 {
     (void)state;
     lks__settings settings = settings_of(folder);
-    lks_dataset_info info;
+    lks_dataset_info info, test_info;
 
     write_four_files();
     content file = images_of(6, 5, 4);
     write_file("t10k-images-idx3-ubyte", &file);
-    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_FORMAT, "holds images of [4, 5], but ");
+    CHECK_FAILS(lks__dataset_probe(&settings, &info, &test_info), LKS_E_FORMAT,
+                "holds images of [4, 5], but ");
     expect_refused(&settings, LKS_E_FORMAT, "t10k-images-idx3-ubyte of [5, 4]");
 
     write_four_files();
@@ -283,7 +286,7 @@ static void files_that_do_not_fit_are_refused(void **state)
     write_four_files();
     file = labels_of(7, 4);
     write_file("t10k-labels-idx1-ubyte", &file);
-    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_FORMAT, "holds 7 labels");
+    CHECK_FAILS(lks__dataset_probe(&settings, &info, &test_info), LKS_E_FORMAT, "holds 7 labels");
     expect_refused(&settings, LKS_E_FORMAT, "holds 6 images, but ");
     empty_folder();
 }
@@ -292,24 +295,24 @@ static void missing_files_are_named_with_a_hint_where_there_is_one(void **state)
 {
     (void)state;
     lks__settings settings = settings_of("/nowhere/mnist");
-    lks_dataset_info info;
+    lks_dataset_info info, test_info;
     CHECK_FAILS(
-        lks__dataset_probe(&settings, &info), LKS_E_NOT_FOUND,
+        lks__dataset_probe(&settings, &info, &test_info), LKS_E_NOT_FOUND,
         "/nowhere/mnist/train-images-idx3-ubyte does not exist, nor does "
         "/nowhere/mnist/train-images-idx3-ubyte.gz\nhint: `scripts/get-data mnist /nowhere/mnist` fetches");
     expect_refused(&settings, LKS_E_NOT_FOUND, "hint: `scripts/get-data mnist /nowhere/mnist`");
     settings = settings_of("/nowhere/else");
-    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_NOT_FOUND,
+    CHECK_FAILS(lks__dataset_probe(&settings, &info, &test_info), LKS_E_NOT_FOUND,
                 "/nowhere/else/train-images-idx3-ubyte");
     assert_null(strstr(lks_error_message(), "hint"));
 
     settings = settings_of(NULL);
-    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_ARG, "data.path is not set");
+    CHECK_FAILS(lks__dataset_probe(&settings, &info, &test_info), LKS_E_ARG, "data.path is not set");
 
     write_four_files();
     CHECK_INT(unlink(in_folder("t10k-labels-idx1-ubyte")), 0);
     settings = settings_of(folder);
-    CHECK_FAILS(lks__dataset_probe(&settings, &info), LKS_E_NOT_FOUND,
+    CHECK_FAILS(lks__dataset_probe(&settings, &info, &test_info), LKS_E_NOT_FOUND,
                 "t10k-labels-idx1-ubyte does not exist");
     empty_folder();
 }
