@@ -58,7 +58,7 @@ same_end() {
     done
     for name in "$1" "$2"; do
         without_times "$work/$name/metrics.jsonl" >"$work/$name.lines"
-        grep -vE '"(processes|leaves_per_process)"' "$work/$name/plan.json" >"$work/$name.plan"
+        grep -vE '"(processes|leaves_per_process|memory_[a-z]*_bytes|gradients|reduced_bytes)"' "$work/$name/plan.json" >"$work/$name.plan"
     done
     cmp "$work/$1.lines" "$work/$2.lines" || fail "$1 and $2 have logged different metrics"
     cmp "$work/$1/hashes.jsonl" "$work/$2/hashes.jsonl" || fail "$1 and $2 have logged different hashes"
