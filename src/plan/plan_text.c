@@ -114,6 +114,10 @@ static void add_total(table *t, const char *label, int64_t total, int64_t before
 {
     char v[VALUE_BYTES], sum[2 * VALUE_BYTES] = "";
     int64_t epochs = (total - before - left) / each;
+    if (before > 0 && epochs == 0) {
+        add_row(t, label, count(total, v), "= %lld + %lld", (ll)before, (ll)left);
+        return;
+    }
     if (before > 0)
         snprintf(sum, sizeof sum, "%lld + %lld + ", (ll)before, (ll)left);
     else

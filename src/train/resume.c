@@ -277,19 +277,24 @@ static lks_status origin_here(const lks__resume *r, lks_plan_origin *out)
     return LKS_OK;
 }
 
+/* Where a batch was asked for: what it has to fit. */
 static lks_status hint_at_batch(const lks__resume *r, lks_status status)
 {
     static const char *const keys[] = {"world", "batch.local", "batch.accumulate", "batch.global"};
     char kept[400] = "", buffer[LKS__VALUE_BYTES];
+    bool asked = false;
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const char *value = lks__value_of(lks__option_find(keys[i]), &r->settings, buffer);
-        if (!lks__config_is_asked_for(r->config, keys[i]) && strcmp(value, LKS__NOT_SET) != 0)
+        if (lks__config_is_asked_for(r->config, keys[i]))
+            asked = true;
+        else if (strcmp(value, LKS__NOT_SET) != 0)
             lks__append(kept, sizeof kept, "%s%s %s", kept[0] != '\0' ? ", " : "", keys[i], value);
     }
-    if (kept[0] == '\0')
+    if (!asked || kept[0] == '\0')
         return status;
     return lks__error_hint(
-        status, "the run has %s; KEY=VALUE asks for another value, KEY=auto for what follows", kept);
+        status, "the run has %s; KEY=VALUE asks for another value, KEY=auto lets it follow from the others",
+        kept);
 }
 
 lks_status lks__resume_plan(lks__resume *r, int64_t n_samples, int64_t processes, lks_plan *out)

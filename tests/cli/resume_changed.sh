@@ -212,6 +212,10 @@ for optimizer in 'kind: sgd, lr: 0.05, momentum: 0.9' 'kind: lars, lr: 0.5, mome
         train gain-4 4 --resume || fail "$optimizer, $rule goes not on: exit code $?"
         same_end gain-1 gain-4
     done
+    # by samples seen, the cosine is at its end; the clock of gains was behind, where more than a hundredth is left of it
+    rate=$(sed -n 's/.*"lr": \([^,]*\),.*/\1/p' "$work/gain-1/metrics.jsonl" | tail -n 1)
+    awk -v rate="$rate" -v scaled="$(member scaled_lr "$work/gain-1.json")" 'BEGIN { exit !(rate < 0.001 * scaled) }' ||
+        fail "$optimizer: the last learning rate is $rate"
     is gain-1 samples $((5 * 1438))
 done
 
@@ -234,7 +238,7 @@ refused stopped "data.tail is drop, the run has exact" data.tail=drop
 refused stopped "optimizer.momentum is 0.5, the run has 0.9" optimizer.momentum=0.5
 refused stopped "model.hidden is [24, 24], the run has [24]" model.hidden='[24, 24]' batch.local=14
 refused stopped "global batch 30 is not local batch 7 x 4 workers x a whole number of accumulation steps; 28, 56 and 84 are" batch.global=30
-tells stopped "hint: the run has world 4, batch.local 7; KEY=VALUE asks for another value, KEY=auto for what follows"
+tells stopped "hint: the run has world 4, batch.local 7; KEY=VALUE asks for another value, KEY=auto lets it follow from the others"
 refused stopped "2 processes can't share 3 workers evenly" world=3
 refused stopped "a run of 2 epochs would be over: it has taken 117 steps and seen 3240 samples, and goes on at position 364 of epoch 3" epochs=2
 refused stopped "a run of 117 steps would be over" epochs=auto steps=117
