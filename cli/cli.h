@@ -20,6 +20,7 @@ int cmd_train(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_export(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
 
 enum { CLI_BAD_INPUT = 2, CLI_MAX_OVERRIDES = 256, CLI_MAX_WORLDS = 16, CLI_MAX_FILES = 2 };
 

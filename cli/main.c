@@ -24,6 +24,7 @@ static const command commands[] = {
     {"run", cmd_run, "start copies of any program as one process group"},
     {"inspect", cmd_inspect, "print what a checkpoint holds"},
     {"export", cmd_export, "write a checkpoint's parameters to a file of their own"},
+    {"compare", cmd_compare, "lay two runs side by side: where they part, and why"},
     {"help", cmd_help, "explain a command, or all settings: lockstep help options"},
 };
 

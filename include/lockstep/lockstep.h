@@ -10,6 +10,7 @@
 #include <lockstep/group.h>
 #include <lockstep/optimizer.h>
 #include <lockstep/plan.h>
+#include <lockstep/report.h>
 #include <lockstep/sampler.h>
 #include <lockstep/status.h>
 #include <lockstep/train.h>
