@@ -22,8 +22,13 @@ static lks_status append(json_t *lines, json_t *line)
     return json_array_append(lines, line) == 0 ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
 }
 
+/* Lines about other things, such as changed settings, are passed over. */
 static lks_status take_metrics(lks__run_files *run, json_t *line)
 {
+    bool has_numbers = json_object_get(line, "loss") != NULL ||
+                       json_object_get(line, "epoch_samples") != NULL;
+    if (!has_numbers)
+        return LKS_OK;
     return append(json_object_get(line, "epoch_samples") != NULL ? run->epochs : run->steps, line);
 }
 
