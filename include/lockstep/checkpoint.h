@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include <lockstep/export.h>
+#include <lockstep/plan.h>
 #include <lockstep/status.h>
 
 LKS_BEGIN_DECLS
@@ -22,6 +23,11 @@ LKS_API lks_status lks_checkpoint_to_json(const char *path, char **out) LKS_MUST
  * whole or as it was. Returns: as above; LKS_E_FORMAT also for what is no checkpoint; LKS_E_EXISTS: out_path
  * is there and `overwrite` is not set; LKS_E_ARG: out_path is the checkpoint itself. */
 LKS_API lks_status lks_checkpoint_export(const char *path, const char *out_path, bool overwrite) LKS_MUST_USE;
+
+/** Where a run goes on from a checkpoint with another batch, rate or length: for lks_plan_config.origin.
+ * Behind an epoch's end the next epoch begins. Returns: LKS_OK; LKS_E_NOT_FOUND; LKS_E_FORMAT: no checkpoint,
+ * or damaged; LKS_E_IO; LKS_E_NOMEM. */
+LKS_API lks_status lks_checkpoint_origin(const char *path, lks_plan_origin *out) LKS_MUST_USE;
 
 LKS_END_DECLS
 

@@ -30,6 +30,11 @@ lks_status lks__json_to_text(const struct json_t *object, char **out) LKS_MUST_U
 /** The origin of the plan of `json` (lks_plan_to_json). Returns: LKS_OK; LKS_E_FORMAT. */
 lks_status lks__plan_origin_from_json(const char *json, lks_plan_origin *out) LKS_MUST_USE;
 
+/** Of the plan of `json`, what its epochs are made of: n_samples, world, global_batch, tail, origin, and its
+ * epoch's and total steps; the rest is 0. For the functions of plan/epoch.h. Returns: LKS_OK; LKS_E_FORMAT.
+ */
+lks_status lks__plan_epochs_from_json(const char *json, lks_plan *out) LKS_MUST_USE;
+
 /** Whether a plan is that of `json` (lks_plan_to_json) but for the number of processes. Returns: LKS_OK;
  * LKS_E_ARG with the first key that differs; LKS_E_FORMAT; LKS_E_NOMEM. */
 lks_status lks__plan_check_same(const lks_plan *plan, const char *json) LKS_MUST_USE;

@@ -183,6 +183,41 @@ lks_status lks__plan_origin_from_json(const char *json, lks_plan_origin *out)
     return LKS_OK;
 }
 
+static bool is_count(int64_t value)
+{
+    return 1 <= value && value <= LKS__INT_LIMIT;
+}
+
+lks_status lks__plan_epochs_from_json(const char *json, lks_plan *out)
+{
+    lks_plan p = {0};
+    lks__settings settings;
+    const char *tail;
+    json_int_t n, world, batch, steps, total;
+    json_t *plan = json_loads(json, 0, NULL);
+    bool read = json_unpack(plan, "{s:I, s:I, s:I, s:I, s:I, s:s}", "train_samples", &n, "world", &world,
+                            "effective_batch", &batch, "steps_per_epoch", &steps, "total_steps", &total,
+                            "tail", &tail) == 0 &&
+                is_count(n) && is_count(world) && is_count(batch) && is_count(steps) && is_count(total) &&
+                lks__option_parse(lks__option_find("data.tail"), tail, &settings) == LKS_OK;
+    json_decref(plan);
+    if (!read)
+        return lks__fail(LKS_E_FORMAT, "the plan does not say what an epoch is");
+    lks_status status = lks__plan_origin_from_json(json, &p.origin);
+    p.n_samples = n;
+    p.world = world;
+    p.global_batch = batch;
+    p.tail = settings.tail;
+    p.steps_per_epoch = steps;
+    p.total_steps = total;
+    if (status == LKS_OK && (p.origin.offset < 0 || p.origin.offset >= n || p.origin.epoch < 0 ||
+                             p.origin.epoch > LKS__INT_LIMIT || p.origin.step < 0 || p.origin.step > total))
+        status = lks__fail(LKS_E_FORMAT, "the plan goes on at no place of an epoch");
+    if (status == LKS_OK)
+        *out = p;
+    return status;
+}
+
 static lks_status compare_member(const char *key, const json_t *ours, const json_t *theirs)
 {
     enum { TEXT_FLAGS = JSON_ENCODE_ANY | JSON_REAL_PRECISION(DIGITS) };

@@ -15,6 +15,7 @@
 #include "record/safetensors.h"
 #include "record/write_file.h"
 #include "train/changes.h"
+#include "train/checkpoint_origin.h"
 
 /* --- which settings a run goes on with --- */
 
@@ -194,26 +195,9 @@ lks_status lks__resume_find(const char *output, lks_train_note_fn *note, void *c
     return status;
 }
 
-static lks_status read_count(const lks__safetensors *file, const char *path, const char *key, int64_t *out)
-{
-    const char *text = lks__safetensors_metadata(file, key);
-    if (text == NULL || !lks__parse_i64(text, out) || *out < 0)
-        return lks__fail(LKS_E_FORMAT, "%s: its %s is no number", path, key);
-    return LKS_OK;
-}
-
 static lks_status read_checkpoint(lks__resume *r, const lks__safetensors *file)
 {
-    const struct {
-        const char *key;
-        int64_t *value;
-    } counts[] = {{"step", &r->step},
-                  {"samples", &r->samples},
-                  {"epoch", &r->epoch},
-                  {"epoch_samples", &r->epoch_samples}};
-    lks_status status = LKS_OK;
-    for (size_t i = 0; status == LKS_OK && i < sizeof counts / sizeof counts[0]; i++)
-        status = read_count(file, r->path, counts[i].key, counts[i].value);
+    lks_status status = lks__checkpoint_origin(file, r->path, &r->here);
     if (status != LKS_OK)
         return status;
     const char *clock = lks__safetensors_metadata(file, "clock");
@@ -263,20 +247,6 @@ static lks_status plan_before(lks__resume *r, int64_t n_samples)
     return lks__error_prefix(status, "%s", r->path);
 }
 
-/* Where the checkpoint is, as another plan's origin: behind an epoch's end the next one begins. */
-static lks_status origin_here(const lks__resume *r, lks_plan_origin *out)
-{
-    if (r->epoch < r->plan.origin.epoch || r->epoch > lks__plan_last_epoch(&r->plan))
-        return lks__fail(LKS_E_FORMAT, "%s: epoch %" PRId64 " is no place in its run", r->path, r->epoch);
-    int64_t begun = lks__plan_steps_before(&r->plan, r->epoch, 0);
-    bool over = r->step - begun == lks_plan_steps_in_epoch(&r->plan, r->epoch);
-    *out = (lks_plan_origin){.step = r->step,
-                             .samples = r->samples,
-                             .epoch = r->epoch + over,
-                             .offset = over ? 0 : r->epoch_samples};
-    return LKS_OK;
-}
-
 /* Where a batch was asked for: what it has to fit. */
 static lks_status hint_at_batch(const lks__resume *r, lks_status status)
 {
@@ -311,8 +281,8 @@ lks_status lks__resume_plan(lks__resume *r, int64_t n_samples, int64_t processes
         status = lks__error_prefix(lks__plan_check_same(&plan, r->plan_json), "%s", r->path);
     if (status != LKS_OK &&
         lks__next_difference(lks__config_settings(r->before), &r->settings, &(int){0}, &ignored)) {
-        status = origin_here(r, &now.origin);
-        if (status == LKS_OK && (status = lks_plan_create(&now, &plan)) == LKS_E_ARG)
+        now.origin = r->here;
+        if ((status = lks_plan_create(&now, &plan)) == LKS_E_ARG)
             status = hint_at_batch(r, status);
     }
     if (status == LKS_OK)
@@ -332,12 +302,12 @@ lks_status lks__resume_changes(const lks__resume *r, const lks_plan *plan, char 
     lks__text_add(&text,
                   "goes on with changed settings after step %" PRId64 ", from sample %" PRId64
                   " (epoch %" PRId64 "): ",
-                  r->step, r->samples, lks__plan_epoch_at(plan, r->samples) + 1);
+                  r->here.step, r->here.samples, lks__plan_epoch_at(plan, r->here.samples) + 1);
     lks__changes_add_text(lks__config_settings(r->before), &now, &text);
     if (plan->global_batch != r->plan.global_batch)
         lks__text_add(&text, "; effective batch %" PRId64 " -> %" PRId64, r->plan.global_batch,
                       plan->global_batch);
-    double clock = plan->lr_rule == LKS_LR_ADASCALE ? r->clock : (double)r->samples;
+    double clock = plan->lr_rule == LKS_LR_ADASCALE ? r->clock : (double)r->here.samples;
     double before = lks_plan_lr(&r->plan, r->clock), rate = lks_plan_lr(plan, clock);
     if (rate != before)
         lks__text_add(&text, "; learning rate %.6g -> %.6g", before, rate);

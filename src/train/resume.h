@@ -19,9 +19,8 @@ typedef struct lks__resume {
     lks_plan plan; /* after lks__resume_plan; on one process */
 
     /* where it stands */
-    int64_t step, samples;
-    int64_t epoch, epoch_samples; /* at an epoch's end: those of that epoch */
-    double clock;                 /* of the schedule: lks_plan_lr */
+    lks_plan_origin here; /* lks_checkpoint_origin */
+    double clock;         /* of the schedule: lks_plan_lr */
 } lks__resume;
 
 /** Finds the checkpoint and settles the settings: the run's config.yaml, but for what `config` asks for
