@@ -10,6 +10,7 @@
 
 typedef enum tail_kind { EXACT, DROP, PAD } tail_kind;
 typedef enum length_kind { EPOCHS, STEPS, SAMPLES } length_kind;
+typedef enum optimizer_kind { SGD, LARS, ADAM, ADAMW, LAMB, OPTIMIZERS } optimizer_kind;
 typedef enum rule_kind { NONE, LINEAR, SQRT, ADAM_SQRT, LEGW, RULES } rule_kind;
 typedef enum warmup_kind {
     GRADUAL_FROM_REFERENCE,
@@ -43,7 +44,8 @@ typedef struct spec {
     warmup_kind warmup;
     double warmup_epochs;
     schedule_kind schedule;
-    bool adam, sums;
+    optimizer_kind optimizer;
+    bool sums;
 } spec;
 
 /** A run, walked through step by step. */
@@ -167,7 +169,7 @@ static inline double fall(const spec *s, double t, int64_t epoch)
     }
 }
 
-/** The rate of the step that comes next. */
+/** The rate of the step that comes next, on the clock of samples. */
 static inline double next_lr(const walk *w, const spec *s)
 {
     double seen = (double)w->seen, after = (double)w->samples - w->warmup_samples;

@@ -2,231 +2,11 @@
 /* Plan and training, side by side over a grid of configurations: what the plan says is what the trainer does,
  * field by field and step by step, and both are what a walk through the run says. */
 #define _GNU_SOURCE
-#include "check.h"
+#include "train/plan_grid.h"
 
-#include <pthread.h>
-
-#include <jansson.h>
-
-#include <lockstep/lockstep.h>
-
-#include "train/plan_grid_oracle.h"
-#include "unit/temp_folder.h"
-
-enum { MAX_MEMBERS = 6, MAX_OVERRIDES = 40, N_DRAWN = 420, CLI_EVERY = 14 };
-
-/* --- configurations --- */
-
-/* The sets that can state b, W, A and B. Without the world W is the number of processes, or follows. */
-static const struct {
-    bool local, world, accumulate, global;
-} given_sets[] = {
-    {true, true, false, false}, {true, true, true, false},  {true, true, false, true},
-    {false, true, true, true},  {false, true, false, true}, {true, true, true, true},
-    {true, false, true, true},
-};
-
-enum { N_GIVEN = sizeof given_sets / sizeof given_sets[0], ONLY_LOCAL = 0, ONLY_GLOBAL = 4 };
-
-static uint32_t random_state = 1;
-
-static int64_t draw(int64_t n)
-{
-    random_state = random_state * 1664525u + 1013904223u;
-    return (int64_t)(random_state >> 8) % n;
-}
-
-#define PICK(...)                                                                                            \
-    ((const int64_t[]){__VA_ARGS__}[draw(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t))])
-
-static int64_t draw_amount(const spec *s)
-{
-    return s->length == EPOCHS ? 1 + draw(5) : s->length == STEPS ? 1 + draw(40) : 1 + draw(4 * s->n);
-}
-
-static spec draw_spec(void)
-{
-    static const double warmups[] = {0, 0.07, 0.5, 1, 2.5, 40};
-    spec s = {.n = PICK(1, 5, 16, 17, 33, 50, 61, 64, 97, 100),
-              .processes = PICK(1, 1, 2, 3, 4),
-              .local = PICK(1, 2, 3, 4, 8),
-              .accumulate = PICK(1, 2, 3),
-              .given = (int)draw(N_GIVEN),
-              .tail = (tail_kind)draw(3),
-              .length = (length_kind)draw(3),
-              .rule = (rule_kind)draw(RULES),
-              .warmup = (warmup_kind)draw(4),
-              .warmup_epochs = warmups[draw(sizeof warmups / sizeof warmups[0])],
-              .schedule = (schedule_kind)draw(7),
-              .adam = draw(3) == 0,
-              .sums = draw(6) == 0};
-    s.world = s.processes * PICK(1, 1, 2, 3, 4);
-    if (s.given == ONLY_LOCAL || s.given == ONLY_GLOBAL)
-        s.accumulate = 1;
-    s.amount = draw_amount(&s);
-    s.adam = s.adam || s.rule == ADAM_SQRT;
-    s.reference = PICK(1, 2, 6, 8, 16, 32);
-    if (s.rule == NONE && draw(2) == 0)
-        s.reference = 0;
-    return s;
-}
-
-typedef struct overrides {
-    int n;
-    char text[MAX_OVERRIDES][64];
-    const char *list[MAX_OVERRIDES];
-} overrides;
-
-static void add(overrides *o, const char *format, ...) LKS_PRINTF(2, 3);
-
-static void add(overrides *o, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(o->text[o->n], sizeof o->text[0], format, args);
-    va_end(args);
-    o->list[o->n] = o->text[o->n];
-    o->n++;
-}
-
-static void add_batch(overrides *o, const spec *s)
-{
-    add(o, "batch.local=auto");
-    if (given_sets[s->given].local)
-        add(o, "batch.local=%lld", (long long)s->local);
-    if (given_sets[s->given].world)
-        add(o, "world=%lld", (long long)s->world);
-    if (given_sets[s->given].accumulate)
-        add(o, "batch.accumulate=%lld", (long long)s->accumulate);
-    if (given_sets[s->given].global)
-        add(o, "batch.global=%lld", (long long)(s->local * s->world * s->accumulate));
-}
-
-static void add_rate(overrides *o, const spec *s)
-{
-    static const char *const rules[] = {"none", "linear", "sqrt", "adam-sqrt", "legw"};
-    static const char *const warmups[] = {"gradual", "gradual", "constant", "none"};
-    add(o, "optimizer.kind=%s", s->adam ? "adam" : "sgd");
-    add(o, "optimizer.momentum=auto");
-    add(o, "optimizer.lr=%.15g", base_lr);
-    add(o, "lr.rule=%s", rules[s->rule]);
-    add(o, "lr.reference_batch=auto");
-    if (s->reference > 0)
-        add(o, "lr.reference_batch=%lld", (long long)s->reference);
-    add(o, "lr.warmup=%s", warmups[s->warmup]);
-    add(o, "lr.warmup_epochs=auto");
-    if (s->warmup != NO_WARMUP)
-        add(o, "lr.warmup_epochs=%.15g", s->warmup_epochs);
-    if (s->warmup == GRADUAL_FROM_ZERO)
-        add(o, "lr.warmup_from=0");
-}
-
-static void add_schedule(overrides *o, const spec *s)
-{
-    static const char *const schedules[] = {"constant", "cosine",    "linear",     "polynomial",
-                                            "step",     "multistep", "exponential"};
-    add(o, "lr.schedule=%s", schedules[s->schedule]);
-    if (s->schedule == COSINE || s->schedule == LINEAR_FALL)
-        add(o, "lr.end_factor=%.15g", end_factor);
-    if (s->schedule == POLYNOMIAL)
-        add(o, "lr.power=%.15g", power);
-    if (s->schedule >= STEP)
-        add(o, "lr.gamma=%.15g", gamma_factor);
-    if (s->schedule == STEP)
-        add(o, "lr.step_epochs=%d", STEP_EPOCHS);
-    if (s->schedule == MULTISTEP)
-        add(o, "lr.milestones=[%d,%d]", MILESTONE_1, MILESTONE_2);
-}
-
-static overrides overrides_of(const spec *s)
-{
-    static const char *const tails[] = {"exact", "drop", "pad"}, *const lengths[] = {"epochs", "steps",
-                                                                                     "samples"};
-    overrides o = {0};
-    add(&o, "model.hidden=[3]");
-    add(&o, "metrics.every_steps=1");
-    add(&o, "data.limit=%lld", (long long)s->n);
-    add(&o, "data.tail=%s", tails[s->tail]);
-    add(&o, "reduction=%s", s->sums ? "sum" : "mean");
-    add(&o, "epochs=auto");
-    add(&o, "%s=%lld", lengths[s->length], (long long)s->amount);
-    add(&o, "output=%s/run", temp_folder);
-    add_batch(&o, s);
-    add_rate(&o, s);
-    add_schedule(&o, s);
-    for (int i = 0; i < o.n; i++)
-        o.list[i] = o.text[i];
-    return o;
-}
-
-/* --- a run --- */
-
-typedef struct member {
-    const lks_config *config;
-    lks_group *group;
-    lks_plan plan; /* the one that it trained by */
-    lks_train_result result;
-    lks_status status;
-    char message[1024];
-} member;
-
-static void keep_plan(void *context, const lks_plan *plan)
-{
-    member *m = context;
-    m->plan = *plan;
-}
-
-static void *member_main(void *argument)
-{
-    member *m = argument;
-    lks_train_options options = {.overwrite = true, .started = keep_plan, .context = m};
-    m->status = lks_train(m->config, m->group, &options, &m->result);
-    if (m->status != LKS_OK)
-        snprintf(m->message, sizeof m->message, "%s", lks_error_message());
-    lks_group_destroy(m->group);
-    return NULL;
-}
-
-static void train(const lks_config *config, int processes, member members[MAX_MEMBERS])
-{
-    lks_group *groups[MAX_MEMBERS];
-    pthread_t threads[MAX_MEMBERS];
-    CHECK_OK(lks_group_create_threads(processes, 60, groups));
-    for (int i = 0; i < processes; i++) {
-        members[i] = (member){.config = config, .group = groups[i]};
-        CHECK_INT(pthread_create(&threads[i], NULL, member_main, &members[i]), 0);
-    }
-    for (int i = 0; i < processes; i++)
-        pthread_join(threads[i], NULL);
-}
-
-static json_t *parse(char *text)
-{
-    json_error_t error;
-    json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, &error);
-    if (object == NULL)
-        fail_msg("line %d: %s in %s", error.line, error.text, text);
-    free(text);
-    return object;
-}
-
-static json_t *plan_json(const lks_plan *plan)
-{
-    char *text;
-    CHECK_OK(lks_plan_to_json(plan, &text));
-    return parse(text);
-}
+enum { N_DRAWN = 420, CLI_EVERY = 14 };
 
 /* --- comparisons --- */
-
-static char shown[MAX_OVERRIDES * 64 + 64]; /* the configuration at work, for messages */
-
-static void show(const spec *s, const overrides *o)
-{
-    int length = snprintf(shown, sizeof shown, "-n %lld", (long long)s->processes);
-    for (int i = 0; i < o->n; i++)
-        length += snprintf(shown + length, sizeof shown - (size_t)length, " %s", o->list[i]);
-}
 
 static void check_int(const char *what, int64_t actual, int64_t expected)
 {
@@ -421,7 +201,7 @@ static void check_commands(const overrides *o, const lks_plan *plan, const spec 
 /* How often the grid had what it is for. */
 static struct {
     int runs, refused, uneven_world, one_sample_last, empty_leaves, world_is_n, never_full, rounding, warm;
-    int tails[3], lengths[3], rules[RULES], warmups[4], schedules[7], given[N_GIVEN];
+    int optimizers[OPTIMIZERS], tails[3], lengths[3], rules[RULES], warmups[4], schedules[7], given[N_GIVEN];
 } seen;
 
 static void count(const spec *s, const lks_plan *plan)
@@ -434,6 +214,7 @@ static void count(const spec *s, const lks_plan *plan)
     seen.never_full += plan->global_batch > s->n;
     seen.rounding += !plan->same_bits;
     seen.warm += plan->warmup_steps > 0;
+    seen.optimizers[s->optimizer]++;
     seen.tails[s->tail]++;
     seen.lengths[s->length]++;
     seen.rules[s->rule]++;
@@ -464,21 +245,13 @@ static void check_spec(const spec *s, bool with_commands)
     lks_config *config;
     lks_plan plan;
     overrides o = overrides_of(s);
-    for (int i = 0; i < o.n; i++)
-        o.list[i] = o.text[i];
-    show(s, &o);
-    lks_status status = lks_config_load("examples/digits.yaml", o.n, o.list, &config);
-    if (status != LKS_OK)
-        fail_msg("%s: %s", shown, lks_error_message());
-    status = lks_train_plan(config, (int)s->processes, &plan);
+    config = load_config(s, &o);
+    lks_status status = lks_train_plan(config, (int)s->processes, &plan);
     if (status != LKS_OK) {
         check_refused(config, s, status);
     } else {
         check_int("refused", is_refused(s), false);
-        train(config, (int)s->processes, members);
-        for (int i = 0; i < s->processes; i++)
-            if (members[i].status != LKS_OK)
-                fail_msg("%s: member %d: %s", shown, i, members[i].message);
+        train_well(config, (int)s->processes, members);
         check_run(&members[0], &plan, s);
         count(s, &plan);
         if (with_commands)
@@ -529,6 +302,79 @@ static void drawn_configurations_are_trained_as_planned(void **state)
     }
 }
 
+/* --- a run whose length is measured --- */
+
+/* A step's rate is its gain times the plan's, and its gain moves the schedule's clock. Returns the steps. */
+static int64_t follow_gains(const lks_plan *plan, double *clock)
+{
+    FILE *file = fopen(in_temp_folder("run/metrics.jsonl"), "r");
+    int64_t steps = 0;
+    assert_non_null(file);
+    for (json_t *line; (line = next_line(file)) != NULL; json_decref(line)) {
+        if (json_object_get(line, "gain") == NULL)
+            continue; /* of an epoch */
+        double gain = number(line, "gain"), lr = gain * lks_plan_lr(plan, *clock);
+        check_near("lr of a step", number(line, "lr"), lr, lr);
+        if (*clock >= (double)plan->samples)
+            fail_msg("%s: a step after the end", shown);
+        *clock += gain * (double)plan->reference_batch;
+        steps++;
+    }
+    fclose(file);
+    return steps;
+}
+
+/* A gain is at most 1, or the step's samples over the reference batch where that is more. */
+static int64_t fewest_steps(const walk *w, const spec *s)
+{
+    int64_t most = w->batch > s->reference ? w->batch : s->reference;
+    return (w->samples + most - 1) / most;
+}
+
+/* No fewer steps than the largest gains allow, no more than the plan's bound, and as many as the gains make.
+ */
+static void check_measured_length(const spec *s, const lks_config *config)
+{
+    static member members[MAX_MEMBERS];
+    lks_plan plan;
+    double clock = 0;
+    CHECK_OK(lks_train_plan(config, (int)s->processes, &plan));
+    train_well(config, (int)s->processes, members);
+    json_t *planned = plan_json(&plan), *printed = result_json(&members[0]);
+    check_contains("the result", printed, planned);
+    assert_true(json_is_true(json_object_get(planned, "total_steps_is_bound")));
+    walk w = walk_of(s);
+    int64_t steps = (int64_t)number(printed, "steps"), bound = (int64_t)number(planned, "total_steps");
+    check_int("steps that are logged", follow_gains(&plan, &clock), steps);
+    check_int("samples of the schedule", (int64_t)number(planned, "samples"), w.samples);
+    if (steps < fewest_steps(&w, s) || steps > bound)
+        fail_msg("%s: %lld steps, at least %lld and at most %lld were expected", shown, (long long)steps,
+                 (long long)fewest_steps(&w, s), (long long)bound);
+    if (clock < (double)w.samples && steps < bound)
+        fail_msg("%s: the run ends at %g of %lld samples", shown, clock, (long long)w.samples);
+    json_decref(printed);
+    json_decref(planned);
+}
+
+static void runs_of_adascale_end_within_their_bound(void **state)
+{
+    (void)state;
+    for (int runs = 0; runs < 30;) {
+        spec s = draw_spec();
+        s.rule = NONE;
+        s.optimizer = SGD;
+        s.reference = s.local * PICK(1, 1, 2, 5);
+        if (is_refused(&s) || s.world * s.accumulate < 2 || s.length == STEPS)
+            continue;
+        overrides o = overrides_of(&s);
+        add(&o, "lr.rule=adascale");
+        lks_config *config = load_config(&s, &o);
+        check_measured_length(&s, config);
+        lks_config_destroy(config);
+        runs++;
+    }
+}
+
 static void check_seen(const char *what, int n, const int *counts)
 {
     for (int i = 0; i < n; i++)
@@ -544,6 +390,7 @@ static void the_grid_has_everything(void **state)
     printf("%d runs, %d refused\n", seen.runs, seen.refused);
     assert_true(seen.runs >= 300);
     check_seen("corner", sizeof counts / sizeof counts[0], counts);
+    check_seen("optimizer", OPTIMIZERS, seen.optimizers);
     check_seen("tail", 3, seen.tails);
     check_seen("length", 3, seen.lengths);
     check_seen("rule", RULES, seen.rules);
@@ -557,6 +404,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(corners_are_trained_as_planned),
         cmocka_unit_test(drawn_configurations_are_trained_as_planned),
+        cmocka_unit_test(runs_of_adascale_end_within_their_bound),
         cmocka_unit_test(the_grid_has_everything),
     };
     return cmocka_run_group_tests(tests, make_temp_folder, remove_temp_folder);
