@@ -64,10 +64,14 @@ typedef struct lks_train_result {
     lks_train_times times;  /* of this member */
     lks_train_stop stopped; /* why the run ended before its plan did */
     int stop_signal;        /* LKS_STOP_SIGNAL: which; else 0 */
+    int64_t skipped_steps;  /* since this start of the run: not taken, as loss or gradient was not finite */
     char checkpoint[64];    /* rank 0: the last one that was written, in the run directory; "": nothing */
 } lks_train_result;
 
 typedef void lks_train_progress_fn(void *context, const lks_train_progress *progress);
+
+/** Receives a sentence that the user should see. */
+typedef void lks_train_note_fn(void *context, const char *text);
 
 /** What is done about a step whose loss or gradient is not finite. */
 typedef enum lks_on_divergence {
@@ -112,7 +116,8 @@ typedef struct lks_trainer_config {
     double max_seconds; /* all members stop after the first step that some member begins when so much time
                            since lks_trainer_create is over; 0: no limit */
     lks_train_progress_fn *progress; /* called after each step; NULL: none */
-    void *progress_context;
+    lks_train_note_fn *note;         /* told what becomes of steps that go wrong, on rank 0; NULL: none */
+    void *progress_context;          /* of both */
 } lks_trainer_config;
 
 /** Seed 0, one thread, SGD at PyTorch's defaults; group, plan, graph and train_set must be set. */
@@ -150,9 +155,6 @@ LKS_API lks_status lks_train_plan_at(const lks_config *config, int processes, in
  */
 typedef void lks_train_started_fn(void *context, const lks_plan *plan);
 
-/** Receives a sentence that the user should see. */
-typedef void lks_train_note_fn(void *context, const char *text);
-
 /** What `lockstep train` adds to a config. All zeros: nothing. */
 typedef struct lks_train_options {
     const char *init_path; /* as in lks_trainer_config */
@@ -165,8 +167,8 @@ typedef struct lks_train_options {
     double max_seconds;              /* same, since the call of lks_train */
     lks_train_started_fn *started;   /* NULL: none */
     lks_train_progress_fn *progress; /* NULL: none */
-    lks_train_note_fn *note;         /* of lks_train: checkpoints that are passed over, changes; NULL: none */
-    void *context;                   /* of all three */
+    lks_train_note_fn *note; /* checkpoints that are passed over, changes, steps that go wrong; NULL: none */
+    void *context;           /* of all three */
 } lks_train_options;
 
 /** Everything that can be refused about a config before any process starts: plan, number of processes,

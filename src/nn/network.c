@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "nn/network.h"
 
+#include <math.h>
 #include <omp.h>
+#include <stdio.h>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -123,6 +125,59 @@ lks_status lks__network_forward(lks__network *network, int64_t batch, const floa
         network->draw = *draw;
     if (status == LKS_OK)
         *out = loss;
+    return status;
+}
+
+static bool is_finite(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+/* In words; operations without parameters are told by the layer that they follow. */
+static void name_value(const lks__network *network, int index, char out[LKS__VALUE_NAME_BYTES])
+{
+    const lks__node *node = &network->nodes[index];
+    int layer = index;
+    while (layer > 0 && network->nodes[layer].name[0] == '\0')
+        layer--;
+    if (index == 0)
+        snprintf(out, LKS__VALUE_NAME_BYTES, "the input");
+    else if (node->op->ends_graph)
+        snprintf(out, LKS__VALUE_NAME_BYTES, "the loss");
+    else if (layer == index)
+        snprintf(out, LKS__VALUE_NAME_BYTES, "the output of %s \"%s\"", node->op->name, node->name);
+    else
+        snprintf(out, LKS__VALUE_NAME_BYTES, "the output of %s after \"%s\"", node->op->name,
+                 network->nodes[layer].name);
+}
+
+lks_status lks__network_find_not_finite(lks__network *network, int64_t batch, const float *params,
+                                        const lks__draw *draw, char out[LKS__VALUE_NAME_BYTES])
+{
+    const lks__unit *units = find_units(network, batch);
+    if (units == NULL)
+        return fail_batch(network, batch);
+
+    lks__loss loss = {0};
+    const lks__run run = {
+        .dnn = network->dnn, .params = params, .draw = draw, .labels = network->labels, .loss = &loss};
+    lks_status status = LKS_OK;
+    bool found = false;
+    int before = lks__network_enter(network);
+    for (int i = 0; status == LKS_OK && !found && i < network->n_nodes; i++) {
+        status = run_phase(&run, &units[i], LKS__FORWARD);
+        found = units[i].y != NULL ? !is_finite(units[i].y, batch * network->nodes[i].n_elems)
+                                   : !isfinite(loss.loss_sum);
+        if (status == LKS_OK && found)
+            name_value(network, i, out);
+    }
+    lks__network_leave(before);
+    network->forwarded = 0; /* there is no whole forward to go back from */
+    if (status == LKS_OK && !found)
+        out[0] = '\0';
     return status;
 }
 

@@ -103,6 +103,13 @@ typedef void lks__grad_ready_fn(void *context, int param_index);
 lks_status lks__network_backward(lks__network *network, int64_t batch, const float *params, float *grads,
                                  lks__grad_ready_fn *ready, void *ready_context) LKS_MUST_USE;
 
+enum { LKS__VALUE_NAME_BYTES = LKS__PARAM_NAME_BYTES + 48 };
+
+/** Runs forward as lks__network_forward does, to find out where it goes wrong: *out is the first value that
+ * is not finite, in words ("the output of linear \"2\""), or empty. Returns: as lks__network_forward. */
+lks_status lks__network_find_not_finite(lks__network *network, int64_t batch, const float *params,
+                                        const lks__draw *draw, char out[LKS__VALUE_NAME_BYTES]) LKS_MUST_USE;
+
 /** The last forward's logits in plain layout, [batch, n_classes]. Owned by the network. For tests and
  * predictions. */
 const float *lks__network_logits(const lks__network *network);

@@ -181,6 +181,16 @@ void lks__metrics_add_step(lks__metrics_file *file, const lks__step_metrics *m)
     add_metrics(file, position, m->has_gain ? n : n - 2, metrics);
 }
 
+void lks__metrics_add_trouble(lks__metrics_file *file, const lks__trouble_metrics *m)
+{
+    char line[LINE_BYTES] = "";
+    lks__append(line, sizeof line,
+                "{\"step\": %" PRId64 ", \"samples\": %" PRId64 ", \"epoch\": %" PRId64
+                ", \"trouble\": \"%s\", \"action\": \"%s\"}\n",
+                m->step, m->samples, m->epoch, m->trouble, m->action);
+    add_line(file, line, strlen(line));
+}
+
 void lks__metrics_add_epoch(lks__metrics_file *file, const lks__epoch_metrics *m)
 {
     const int64_t position[] = {m->step, m->samples, m->epoch};

@@ -33,6 +33,7 @@ lks_status lks__metrics_continue(lks__metrics_file *file, char *path, int64_t st
 void lks__metrics_deinit(lks__metrics_file *file);
 
 void lks__metrics_add_step(lks__metrics_file *file, const lks__step_metrics *metrics);
+void lks__metrics_add_trouble(lks__metrics_file *file, const lks__trouble_metrics *metrics);
 void lks__metrics_add_epoch(lks__metrics_file *file, const lks__epoch_metrics *metrics);
 void lks__metrics_add_tensor(lks__metrics_file *file, const lks__tensor_metrics *metrics);
 void lks__metrics_add_start(lks__metrics_file *file, const lks__start *start);

@@ -439,6 +439,11 @@ void lks__run_dir_log_change(lks__run_dir *dir, const lks__change_metrics *metri
     lks__metrics_add_change(&dir->logs[LOG_METRICS], metrics);
 }
 
+void lks__run_dir_log_trouble(lks__run_dir *dir, const lks__trouble_metrics *metrics)
+{
+    lks__metrics_add_trouble(&dir->logs[LOG_METRICS], metrics);
+}
+
 void lks__run_dir_log_epoch(lks__run_dir *dir, const lks__epoch_metrics *metrics)
 {
     lks__metrics_add_epoch(&dir->logs[LOG_METRICS], metrics);

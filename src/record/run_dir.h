@@ -69,6 +69,14 @@ typedef struct lks__step_metrics {
     double gain, noise_scale;
 } lks__step_metrics;
 
+/** One line of metrics.jsonl: a step that went wrong. */
+typedef struct lks__trouble_metrics {
+    int64_t step;           /* 1-based */
+    int64_t samples, epoch; /* before it; 0-based */
+    const char *trouble;    /* "the loss is not finite" */
+    const char *action;     /* "the step is not taken" */
+} lks__trouble_metrics;
+
 /** One line of metrics.jsonl: an epoch's end. */
 typedef struct lks__epoch_metrics {
     int64_t step, samples, epoch;
@@ -104,6 +112,7 @@ typedef struct lks__change_metrics {
 /** Buffered; an error is reported by lks__run_dir_flush. Allocate nothing. */
 void lks__run_dir_log_step(lks__run_dir *dir, const lks__step_metrics *metrics);
 void lks__run_dir_log_epoch(lks__run_dir *dir, const lks__epoch_metrics *metrics);
+void lks__run_dir_log_trouble(lks__run_dir *dir, const lks__trouble_metrics *metrics);
 void lks__run_dir_log_tensor(lks__run_dir *dir, const lks__tensor_metrics *metrics);
 void lks__run_dir_log_start(lks__run_dir *dir, const lks__start *start);
 void lks__run_dir_log_change(lks__run_dir *dir, const lks__change_metrics *metrics);

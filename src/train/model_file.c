@@ -162,6 +162,18 @@ static const struct {
     {"clock", offsetof(lks__position, clock)},
     {"gain_variance", offsetof(lks__position, gain.variance)},
     {"gain_norm2", offsetof(lks__position, gain.norm2)},
+    {"epoch_skipped", offsetof(lks__position, epoch_skipped)},
+    {"loss_mean", offsetof(lks__position, watch.loss.mean)},
+    {"loss_variance", offsetof(lks__position, watch.loss.variance)},
+    {"loss_weight", offsetof(lks__position, watch.loss.weight)},
+    {"grad_norm_mean", offsetof(lks__position, watch.grad_norm.mean)},
+    {"grad_norm_variance", offsetof(lks__position, watch.grad_norm.variance)},
+    {"grad_norm_weight", offsetof(lks__position, watch.grad_norm.weight)},
+    {"first_loss", offsetof(lks__position, watch.first_loss)},
+    {"high_steps", offsetof(lks__position, watch.high_steps)},
+    {"left_guess", offsetof(lks__position, watch.left_guess)},
+    {"guess_steps", offsetof(lks__position, watch.guess_steps)},
+    {"skipped_steps", offsetof(lks__position, watch.skipped_steps)},
 };
 
 enum {
@@ -348,6 +360,23 @@ static lks_status load(lks_trainer *t, const lks__safetensors *file)
         status = import_set(t, file, set);
     if (status == LKS_OK)
         t->start = start;
+    return status;
+}
+
+lks_status lks__checkpoint_load_values(lks_trainer *t, const char *path, int64_t *step)
+{
+    lks__safetensors *file;
+    lks_status status = lks__safetensors_open(path, &file);
+    if (status != LKS_OK)
+        return status;
+    status = lks__safetensors_verify(file);
+    if (status == LKS_OK)
+        status = check_names(t, file, path);
+    if (status == LKS_OK)
+        status = read_number(file, path, "step", step);
+    for (int set = 0; status == LKS_OK && set <= lks__optim_n_states(&t->config.optimizer); set++)
+        status = import_set(t, file, set);
+    lks__safetensors_close(file);
     return status;
 }
 

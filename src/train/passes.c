@@ -79,12 +79,6 @@ static void direct_block(void *context, const lks__block *block, double values[L
     values[LKS__DIRECTION_NORM2] = lks__block_norm2(block->grad, block->n_elems, 1.0f);
 }
 
-static void take_and_direct_block(void *context, const lks__block *block, double values[LKS__BLOCK_VALUES])
-{
-    take_block(context, block, values);
-    direct_block(context, block, values);
-}
-
 static void apply_block(void *context, const lks__block *block, double values[LKS__BLOCK_VALUES])
 {
     const walk *w = context;
@@ -108,13 +102,12 @@ lks_status lks__train_no_pass(lks_trainer *t)
     return lks__reducer_pass(t->reducer, &(lks__pass){0});
 }
 
-/* The first tensor, in the order of the graph, whose gradient is not finite; -1: none. */
-static int find_bad_tensor(const lks_trainer *t)
+static lks__trouble trouble_of(const lks_trainer *t)
 {
     for (int i = 0; i < lks__network_n_params(t->network); i++)
         if (!isfinite(t->tensor_values[LKS__GRAD_NORM2][i]))
-            return i;
-    return -1;
+            return LKS__TROUBLE_GRADIENT;
+    return LKS__TROUBLE_NONE;
 }
 
 static double sum_grad_norm2(const lks_trainer *t)
@@ -129,8 +122,9 @@ static bool measures_gain(const lks_trainer *t)
 
 static bool must_measure(const lks_trainer *t)
 {
-    return t->config.clip_norm > 0 || measures_gain(t) || lks__optim_needs_norms(&t->config.optimizer) ||
-           t->config.on_divergence != LKS_DIVERGENCE_STOP;
+    const lks_optimizer_config *optimizer = &t->config.optimizer;
+    return t->config.clip_norm > 0 || measures_gain(t) || lks__optim_needs_norms(optimizer) ||
+           lks__optim_has_direction(optimizer) || t->config.on_divergence != LKS_DIVERGENCE_STOP;
 }
 
 /* As torch.nn.utils.clip_grad_norm_ does. */
@@ -182,9 +176,9 @@ static lks_status measure(walk *w, const lks__gradient *g, double *clip, lks__st
         return status;
     double norm2 = sum_grad_norm2(t);
     result->grad_norm = sqrt(norm2);
-    result->bad_tensor = find_bad_tensor(t);
+    result->trouble = trouble_of(t);
     *clip = clip_factor(result->grad_norm, t->config.clip_norm);
-    if (measures_gain(t) && result->bad_tensor < 0)
+    if (measures_gain(t) && result->trouble == LKS__TROUBLE_NONE)
         take_gain(t, g, norm2, result);
     return LKS_OK;
 }
@@ -192,7 +186,7 @@ static lks_status measure(walk *w, const lks__gradient *g, double *clip, lks__st
 /* What a pass that has looked at the gradient while it used it has seen. */
 static void look_back(const walk *w, lks__step_result *result)
 {
-    result->bad_tensor = find_bad_tensor(w->trainer);
+    result->trouble = trouble_of(w->trainer);
     if (w->wants_grad_norm)
         result->grad_norm = sqrt(sum_grad_norm2(w->trainer));
 }
@@ -206,19 +200,19 @@ lks_status lks__train_passes(lks_trainer *t, const lks__gradient *g, lks__step_r
               .wants_grad_norm = g->wants_norm};
     double clip = 1.0, scale = w.clips ? 1.0 : 1.0 / g->divisor;
     lks_status status = measured ? measure(&w, g, &clip, result) : LKS_OK;
-    if (status == LKS_OK && result->bad_tensor >= 0)
+    if (status == LKS_OK && result->trouble != LKS__TROUBLE_NONE)
         return lks__train_no_pass(t);
 
+    result->updated = true;
     make_steps(t, g, result->lr, scale * clip, clip);
-    if (status == LKS_OK)
-        status = directed ? run_pass(&w, measured ? direct_block : take_and_direct_block, true)
-                          : run_pass(&w, measured ? update_block : take_and_update_block, false);
+    if (status == LKS_OK && measured)
+        status = run_pass(&w, directed ? direct_block : update_block, directed);
+    else if (status == LKS_OK)
+        status = run_pass(&w, take_and_update_block, false);
     if (status == LKS_OK && !measured)
         look_back(&w, result);
     if (status != LKS_OK || !directed)
         return status;
-    if (result->bad_tensor >= 0)
-        return lks__train_no_pass(t);
     make_steps(t, g, result->lr, scale * clip, clip); /* now with the norms of the direction */
     return run_pass(&w, apply_block, false);
 }

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "plan/epoch.h"
+#include "train/guard.h"
 #include "train/trainer.h"
 
 /* How far a run is, and what the epoch has added up. */
@@ -117,6 +118,21 @@ static bool is_hash_due(const lks_trainer *t, const lks__position *position)
     return position->step % t->config.hashes_every_steps == 0;
 }
 
+/* Mean over the samples of the steps that were taken. */
+static double epoch_loss(const lks__position *p)
+{
+    return p->epoch_loss_sum / ((double)p->epoch_samples - p->epoch_skipped);
+}
+
+static void count_loss(run *r, const lks__step_result *step)
+{
+    bool taken = step->trouble == LKS__TROUBLE_NONE || step->trouble == LKS__TROUBLE_DIVERGES;
+    r->position.epoch_loss_sum += taken ? step->loss_sum : 0.0;
+    r->position.epoch_skipped += taken ? 0.0 : (double)step->samples;
+    r->result.skipped_steps += !taken;
+    r->result.train_loss = epoch_loss(&r->position);
+}
+
 /* Takes one step and moves the position behind it. */
 static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
 {
@@ -126,6 +142,8 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     if (is_time_over(t))
         t->requests |= LKS__REQUEST_END;
     lks_status status = lks__train_step(t, &r->position, with_metrics, step);
+    if (status == LKS_OK)
+        status = lks__guard_step(t, &r->position, step);
     if (status != LKS_OK)
         return status;
     double seconds = lks__seconds_since(start);
@@ -140,10 +158,9 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     r->step_seconds += seconds;
     r->epoch_step_seconds += seconds;
     r->position.epoch_samples += step->samples;
-    r->position.epoch_loss_sum += step->loss_sum;
-    r->result.train_loss = r->position.epoch_loss_sum / (double)r->position.epoch_samples;
+    count_loss(r, step);
     note_stop(t, r, step);
-    if (with_metrics)
+    if (with_metrics && step->trouble == LKS__TROUBLE_NONE)
         log_step(t, r, step);
     if (is_hash_due(t, &r->position))
         return lks__log_hashes(t, r->position.step, r->position.samples);
@@ -204,6 +221,7 @@ static void begin_next_epoch(run *r)
     r->position.step_in_epoch = 0;
     r->position.epoch_samples = 0;
     r->position.epoch_loss_sum = 0.0;
+    r->position.epoch_skipped = 0.0;
     r->epoch_step_seconds = 0.0;
     r->epoch_before = 0;
 }
@@ -254,7 +272,7 @@ static lks_status take_up(lks_trainer *t, run *r)
     r->epoch_before = t->start.epoch_samples;
     if (t->start.step == 0)
         return LKS_OK;
-    r->result.train_loss = r->position.epoch_loss_sum / (double)r->position.epoch_samples;
+    r->result.train_loss = epoch_loss(&r->position);
     if (!is_epoch_over(t->config.plan, &r->position))
         return LKS_OK;
     /* of that step itself nothing is known any more */

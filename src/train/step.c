@@ -37,15 +37,21 @@ static double norm2_of(lks_trainer *t, const float *grads)
     return lks__tree_sum(tensors, n);
 }
 
+int64_t lks__train_read_leaf(lks_trainer *t, const lks__position *position, int64_t leaf)
+{
+    int64_t n = lks_sampler_leaf(t->sampler, position->epoch, position->step_in_epoch, leaf, t->indices);
+    if (n > 0)
+        lks_dataset_read(t->config.train_set, n, t->indices, lks__network_input(t->network),
+                         lks__network_labels(t->network));
+    return n;
+}
+
 /* Gradient, loss and hits of one of this member's leaves. */
 static lks_status run_leaf(lks_trainer *t, const lks__position *position, int64_t own_leaf)
 {
     int64_t start = lks__now_ns();
     int64_t leaf = t->rank * t->config.plan->leaves_per_process + own_leaf;
-    int64_t n = lks_sampler_leaf(t->sampler, position->epoch, position->step_in_epoch, leaf, t->indices);
-    if (n > 0)
-        lks_dataset_read(t->config.train_set, n, t->indices, lks__network_input(t->network),
-                         lks__network_labels(t->network));
+    int64_t n = lks__train_read_leaf(t, position, leaf);
     prefetch_after(t, position, own_leaf);
     int64_t read = lks__now_ns();
     t->times.data += (double)(read - start) * 1e-9;
@@ -71,23 +77,6 @@ static lks_status run_leaf(lks_trainer *t, const lks__position *position, int64_
 static double gradient_divisor(const lks_plan *plan, int64_t step_samples)
 {
     return (double)(plan->reduction == LKS_REDUCTION_MEAN ? step_samples : plan->local_batch);
-}
-
-static lks_status check_finite(const lks_trainer *t, const lks__position *position,
-                               const lks__step_result *result)
-{
-    double loss = result->loss_sum / (double)result->samples;
-    if (isnan(loss))
-        loss = NAN; /* one without a sign, for the message */
-    if (isfinite(loss) && result->bad_tensor < 0)
-        return LKS_OK;
-    (void)lks__fail(LKS_E_NOT_FINITE,
-                    "step %lld (epoch %lld, sample %lld): the %s is not finite (loss %g, learning rate %g)",
-                    (long long)position->step + 1, (long long)position->epoch + 1,
-                    (long long)position->samples, isfinite(loss) ? "gradient" : "loss", loss, result->lr);
-    (void)t;
-    return lks__error_hint(LKS_E_NOT_FINITE, "try a smaller learning rate, a warm-up (lr.warmup_epochs), or "
-                                             "reduction=mean");
 }
 
 /* Own leaves, and what members tell each other of theirs. */
@@ -123,7 +112,6 @@ lks_status lks__train_step(lks_trainer *t, const lks__position *position, bool w
         .grad_norm = NAN,
         .gain = 1.0,
         .gain_averages = position->gain,
-        .bad_tensor = -1,
         .stop_signal = io.flag,
         .requests = io.requests};
     const lks__gradient gradient = {.step = position->step + 1,
@@ -131,13 +119,14 @@ lks_status lks__train_step(lks_trainer *t, const lks__position *position, bool w
                                     .divisor = gradient_divisor(plan, result.samples),
                                     .leaf_norm2s = io.sums[2],
                                     .wants_norm = with_norm};
-    status = isfinite(result.loss_sum) ? lks__train_passes(t, &gradient, &result) : lks__train_no_pass(t);
+    if (!isfinite(result.loss_sum))
+        result.trouble = LKS__TROUBLE_LOSS;
+    status = result.trouble == LKS__TROUBLE_NONE ? lks__train_passes(t, &gradient, &result)
+                                                 : lks__train_no_pass(t);
     if (status != LKS_OK)
         return lks__error_prefix(status, "step %lld", (long long)position->step + 1);
     result.advance = plan->lr_rule == LKS_LR_ADASCALE ? result.gain * (double)plan->reference_batch
                                                       : (double)result.samples;
-    status = check_finite(t, position, &result);
-    if (status == LKS_OK)
-        *out = result;
-    return status;
+    *out = result;
+    return LKS_OK;
 }

@@ -300,6 +300,7 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
             .stop_signal = options->stop_signal,
             .max_seconds = left(options->max_seconds, start_ns),
             .progress = options->progress,
+            .note = options->note,
             .progress_context = options->context,
         };
         status = lks_trainer_create(&trainer_config, &trainer);

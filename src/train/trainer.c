@@ -60,8 +60,6 @@ static lks_status check_config(const lks_trainer_config *c)
         return lks__fail(LKS_E_ARG,
                          "clip.value can't be used with lr.rule adascale, which compares the norms of "
                          "gradients; clip.norm can");
-    if (c->on_divergence != LKS_DIVERGENCE_STOP)
-        return lks__fail(LKS_E_UNSUPPORTED, "on_divergence can only be stop");
     return lks_optimizer_config_check(&c->optimizer);
 }
 

@@ -13,6 +13,7 @@
 #include "optim/update.h"
 #include "plan/gain.h"
 #include "record/run_dir.h"
+#include "train/watch.h"
 
 /** Where a step stands in the run. */
 typedef struct lks__position {
@@ -24,6 +25,8 @@ typedef struct lks__position {
     double epoch_loss_sum; /* over those samples */
     double clock;          /* of the schedule, in samples: lks_plan_lr */
     lks__gain_averages gain;
+    double epoch_skipped; /* samples of this epoch in steps that were not taken */
+    lks__watch watch;
 } lks__position;
 
 struct lks_trainer {
@@ -53,8 +56,10 @@ struct lks_trainer {
 
     lks__position start; /* where the run begins: all zeros, or the checkpoint's */
     bool has_run;
-    lks__run_dir *run_dir; /* rank 0, when something is written */
-    unsigned requests;     /* lks__request bits of this member, for the next step; set between steps */
+    lks__run_dir *run_dir;  /* rank 0, when something is written */
+    unsigned requests;      /* lks__request bits of this member, for the next step; set between steps */
+    int64_t rolled_back_to; /* rank 0: step of the checkpoint to which the run has gone back last, */
+    int rollbacks;          /* and how often */
     lks_train_times times;
     int64_t params_bytes, states_bytes, grads_bytes; /* of this member's shared memory, by what is in it */
 };
@@ -78,6 +83,13 @@ lks_status lks__predict_memory(const lks_graph *graph, const lks_dataset_info *t
 
 /** What the whole program has allocated now. */
 lks_plan_memory lks__measure_memory(void);
+/** What can go wrong in a step. */
+typedef enum lks__trouble {
+    LKS__TROUBLE_NONE,
+    LKS__TROUBLE_LOSS,     /* not finite; nothing was updated */
+    LKS__TROUBLE_GRADIENT, /* not finite; see updated */
+    LKS__TROUBLE_DIVERGES, /* the step was taken; lks__watch_diverges */
+} lks__trouble;
 
 /** What a step came to; the same on all members. */
 typedef struct lks__step_result {
@@ -89,9 +101,10 @@ typedef struct lks__step_result {
     double gain;      /* of adascale; else 1 */
     lks__gain_averages gain_averages; /* with this step's */
     double advance;                   /* of the schedule's clock */
-    int bad_tensor;                   /* the first parameter whose gradient is not finite; -1: none */
-    int stop_signal;                  /* a signal that some member was given; 0: none */
-    unsigned requests;                /* lks__request bits that some member has set */
+    lks__trouble trouble;
+    bool updated;      /* parameters were updated, perhaps by a gradient that is not finite */
+    int stop_signal;   /* a signal that some member was given; 0: none */
+    unsigned requests; /* lks__request bits that some member has set */
 } lks__step_result;
 
 /** What passes measure of each tensor: squared norms. */
@@ -111,7 +124,7 @@ typedef struct lks__gradient {
 } lks__gradient;
 
 /** The passes of a step, after lks__reducer_begin: updates the parameters, unless it is known before that the
- * gradient is not finite (result->bad_tensor). result->lr: the plan's; comes back with the gain. Collective.
+ * gradient is not finite (result->trouble). result->lr: the plan's; comes back with the gain. Collective.
  */
 lks_status lks__train_passes(lks_trainer *trainer, const lks__gradient *gradient,
                              lks__step_result *result) LKS_MUST_USE;
@@ -128,9 +141,13 @@ static inline bool lks__run_is_over(const lks_plan *plan, const lks__position *p
 }
 
 /** One step: own leaves forward and backward, reduction, update. Collective.
- *  Returns: LKS_OK; LKS_E_NOT_FINITE on all members alike; LKS_E_KERNEL; failures of the group. */
+ *  Returns: LKS_OK, also when something went wrong (out->trouble); LKS_E_KERNEL; failures of the group. */
 lks_status lks__train_step(lks_trainer *trainer, const lks__position *position, bool with_norm,
                            lks__step_result *out) LKS_MUST_USE;
+
+/** Reads a leaf's samples into the network. Returns their number, 0 for an empty leaf; t->indices has which.
+ */
+int64_t lks__train_read_leaf(lks_trainer *trainer, const lks__position *position, int64_t leaf);
 
 /** Leaves of the test set, each of the local batch; the last may be shorter. */
 int64_t lks__eval_n_leaves(const lks_dataset *test_set, int64_t local_batch);
@@ -158,6 +175,10 @@ lks_status lks__checkpoint_save(lks_trainer *trainer, const char *path,
  *  Returns: LKS_OK; LKS_E_FORMAT: damaged, or no checkpoint of this model and optimizer; LKS_E_ARG: another
  *  plan or seed; LKS_E_NOT_FOUND; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__checkpoint_load(lks_trainer *trainer) LKS_MUST_USE;
+
+/** Sets parameters and optimizer state from a checkpoint, and *step to its step. For rank 0. Returns: as
+ * lks__checkpoint_load. */
+lks_status lks__checkpoint_load_values(lks_trainer *trainer, const char *path, int64_t *step) LKS_MUST_USE;
 
 /** Hash of a data set's sizes, and of its first and last sample as they are trained on. NULL: 0. */
 lks_status lks__dataset_hash(const lks_dataset *dataset, int64_t *out) LKS_MUST_USE;
