@@ -152,6 +152,47 @@ static void json_keeps_the_origin(void **state)
         CHECK_FAILS(lks__plan_origin_from_json(odd[i], &read), LKS_E_FORMAT, "where it goes on");
 }
 
+#define EPOCHS(n, batch, steps, tail, origin)                                                                \
+    "{\"train_samples\": " n ", \"world\": 1, \"effective_batch\": " batch ", \"steps_per_epoch\": " steps   \
+    ", \"total_steps\": 50, \"tail\": \"" tail "\", \"origin\": " origin "}"
+#define ORIGIN(step, epoch, offset)                                                                          \
+    "{\"step\": " step ", \"samples\": 9, \"epoch\": " epoch ", \"offset\": " offset "}"
+
+static void json_tells_what_an_epoch_is(void **state)
+{
+    (void)state;
+    lks_plan_config c = mnist();
+    c.origin = (lks_plan_origin){.step = 1000, .samples = 128000, .epoch = 2, .offset = 8000};
+    lks_plan plan = plan_of(c), read;
+    char *json;
+    CHECK_OK(lks_plan_to_json(&plan, &json));
+    CHECK_OK(lks__plan_epochs_from_json(json, &read));
+    free(json);
+    for (int64_t epoch = 1; epoch < 5; epoch++)
+        CHECK_INT(lks_plan_steps_in_epoch(&read, epoch), lks_plan_steps_in_epoch(&plan, epoch));
+    CHECK_INT(lks__plan_steps_before(&read, 4, 7), 1000 + 407 + 469 + 7); /* 52000 / 128 = 406.25 */
+    CHECK_INT(lks__plan_steps_before(&plan, 4, 7), 1000 + 407 + 469 + 7);
+    CHECK_INT(lks__plan_samples_before(&plan, 4, 7), 4 * 60000 + 7 * 128);
+    CHECK_INT(lks__plan_last_epoch(&read), lks__plan_last_epoch(&plan));
+
+    CHECK_OK(lks__plan_epochs_from_json(EPOCHS("9", "4", "3", "pad", ORIGIN("3", "1", "2")), &read));
+    static const char *const odd[] = {
+        "",
+        "[]",
+        EPOCHS("0", "4", "3", "pad", "null"),
+        EPOCHS("9", "-4", "3", "pad", "null"),
+        EPOCHS("9", "4", "1000000000000001", "pad", "null"),
+        EPOCHS("9", "4", "3", "gone", "null"),
+        EPOCHS("9", "4.5", "3", "pad", "null"),
+        EPOCHS("9", "4", "3", "pad", ORIGIN("51", "1", "2")),
+        EPOCHS("9", "4", "3", "pad", ORIGIN("3", "-1", "2")),
+        EPOCHS("9", "4", "3", "pad", ORIGIN("3", "1", "9")),
+        EPOCHS("9", "4", "3", "pad", "3"),
+    };
+    for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++)
+        CHECK_FAILS(lks__plan_epochs_from_json(odd[i], &read), LKS_E_FORMAT, "the plan ");
+}
+
 static void the_table_tells_of_the_origin(void **state)
 {
     (void)state;
@@ -364,6 +405,7 @@ int main(void)
         cmocka_unit_test(epochs_are_counted_as_they_were_seen),
         cmocka_unit_test(what_is_over_is_refused),
         cmocka_unit_test(json_keeps_the_origin),
+        cmocka_unit_test(json_tells_what_an_epoch_is),
         cmocka_unit_test(the_table_tells_of_the_origin),
         cmocka_unit_test(runs_that_change_their_batch_use_every_sample_once),
         cmocka_unit_test(the_same_batch_makes_the_same_run),
