@@ -44,16 +44,15 @@ static float draw(void)
     return (float)(state >> 8) * 0x1p-23f - 1.0f;
 }
 
-static const char *start_file(void)
-{
-    return in_temp_folder("start.safetensors");
-}
+static char start_path[64], run_path[64]; /* members must not share in_temp_folder */
 
 /* Labels that follow from the features, so that samples differ in what they teach. */
 static int set_up(void **state)
 {
     if (make_temp_folder(state) != 0)
         return 1;
+    snprintf(start_path, sizeof start_path, "%s/start.safetensors", temp_folder);
+    snprintf(run_path, sizeof run_path, "%s/run", temp_folder);
     for (int i = 0; i < MAX_N; i++) {
         for (int j = 0; j < FEATURES; j++)
             features[i][j] = 2 * draw();
@@ -72,7 +71,7 @@ static int set_up(void **state)
         views[2 * l] = (lks__tensor_view){names[2 * l], 2, dims[2 * l], weights[l]};
         views[2 * l + 1] = (lks__tensor_view){names[2 * l + 1], 1, dims[2 * l + 1], biases[l]};
     }
-    return lks__safetensors_write(start_file(), 4, views, 0, NULL) != LKS_OK;
+    return lks__safetensors_write(start_path, 4, views, 0, NULL) != LKS_OK;
 }
 
 typedef struct trial {
@@ -254,8 +253,8 @@ static lks_status train(member *m)
         config.train_set = set;
         config.optimizer = plan.optimizer;
         config.seed = SEED;
-        config.init_path = start_file();
-        config.output_path = in_temp_folder("run");
+        config.init_path = start_path;
+        config.output_path = run_path;
         config.overwrite = true;
         config.progress = on_progress;
         config.progress_context = m;
