@@ -6,6 +6,7 @@
 #ifndef LKS_CLI_CLI_H
 #define LKS_CLI_CLI_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +22,7 @@ int cmd_run(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_export(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
 
 enum { CLI_BAD_INPUT = 2, CLI_MAX_OVERRIDES = 256, CLI_MAX_WORLDS = 16, CLI_MAX_FILES = 2 };
 
@@ -36,6 +38,9 @@ typedef struct cli_args {
     bool resume;
     const char *init;      /* --init FILE; NULL: not given */
     const char *output;    /* --output DIR; NULL: not given */
+    const char *model;     /* --model FILE; NULL: not given */
+    const char *run;       /* --run DIR; NULL: not given */
+    const char *split;     /* --split WHAT; NULL: not given */
     int max_restarts;      /* --max-restarts K; 0: not given */
     int restart_processes; /* --restart-processes M; 0: not given */
     int64_t max_seconds;   /* --max-time DURATION; 0: not given */
@@ -82,9 +87,10 @@ typedef struct cli_syntax {
     const char *summary; /* one or more sentences, lines of at most 100 characters */
     int n_flags;
     const cli_flag *flags;
-    bool takes_program; /* PROGRAM [ARGS ...], which ends the flags */
-    int n_files;        /* or so many files, */
-    const char *files;  /* which the help calls "FILE"; 0 and NULL: CONFIG [key=value ...] */
+    bool config_optional; /* the flags may say what the config is */
+    bool takes_program;   /* PROGRAM [ARGS ...], which ends the flags */
+    int n_files;          /* or so many files, */
+    const char *files;    /* which the help calls "FILE"; 0 and NULL: CONFIG [key=value ...] */
 } cli_syntax;
 
 /** Parses a command line. Returns true to go on; false when all is said (--help, a mistake): end with
@@ -96,6 +102,10 @@ bool cli_parse(const cli_syntax *syntax, int argc, char **argv, cli_args *out, i
  * Returns how many. */
 int cli_pass_on(const cli_syntax *syntax, int argc, char **argv, const char *const *without,
                 const char **out);
+
+/** The program's file, so that processes that it starts are called like it in `ps`; another file may have
+ * taken its place since. Returns `path`, or a static text. */
+const char *cli_own_path(char path[PATH_MAX]);
 
 /** Loads the config with its overrides; --output DIR is output=DIR and comes last. The caller destroys *out.
  */

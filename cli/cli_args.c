@@ -70,6 +70,8 @@ static const char *operands(const cli_syntax *syntax)
 {
     if (syntax->n_files > 0)
         return syntax->files;
+    if (syntax->config_optional)
+        return "[CONFIG] [key=value ...]";
     return syntax->takes_program ? "PROGRAM [ARGS ...]" : "CONFIG [key=value ...]";
 }
 
@@ -283,7 +285,7 @@ static bool is_incomplete(const parser *p)
 {
     if (p->syntax->n_files > 0)
         return p->args.n_files < p->syntax->n_files;
-    return p->args.config == NULL && p->args.program == NULL;
+    return p->args.config == NULL && p->args.program == NULL && !p->syntax->config_optional;
 }
 
 static const char *what_is_missing(const cli_syntax *syntax)

@@ -22,6 +22,7 @@ static const command commands[] = {
     {"plan", cmd_plan, "print what a run will do: batches, steps, learning rate"},
     {"train", cmd_train, "train a network on processes of this machine"},
     {"run", cmd_run, "start copies of any program as one process group"},
+    {"eval", cmd_eval, "loss and accuracy of a trained model, by class too"},
     {"inspect", cmd_inspect, "print what a checkpoint holds"},
     {"export", cmd_export, "write a checkpoint's parameters to a file of their own"},
     {"compare", cmd_compare, "lay two runs side by side: where they part, and why"},

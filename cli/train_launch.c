@@ -11,21 +11,6 @@
 #include "launch/launch.h"
 #include "train_command.h"
 
-/* The program's file, so that its processes are called like it in `ps`; another one may have taken its place
- * since. */
-static const char *own_path(char path[PATH_MAX])
-{
-    static const char link[] = "/proc/self/exe";
-    ssize_t length = readlink(link, path, PATH_MAX - 1);
-    struct stat file, own;
-    if (length <= 0)
-        return link;
-    path[length] = '\0';
-    bool same = stat(path, &file) == 0 && stat(link, &own) == 0 && file.st_dev == own.st_dev &&
-                file.st_ino == own.st_ino;
-    return same ? path : link;
-}
-
 /* Which file a path leads to; all zeros: none. */
 typedef struct file_stamp {
     dev_t device;
@@ -56,7 +41,7 @@ static void set_argv(run *r, const char *const *without, const char *flag, const
 {
     const train_command *command = r->command;
     int n = 0;
-    r->argv[n++] = own_path(r->path);
+    r->argv[n++] = cli_own_path(r->path);
     r->argv[n++] = command->argv[0];
     if (flag != NULL)
         r->argv[n++] = flag;

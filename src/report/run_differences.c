@@ -457,6 +457,42 @@ static void compare_data(search *s)
         add_sentence(s, s->d->causes, "the test sets are not the same: test figures can't be compared");
 }
 
+/* "model.hidden [64] -> [32]; epochs 5 -> 10" */
+static void changed_text(const json_t *changed, size_t capacity, char *out)
+{
+    const char *key, *gap = "";
+    json_t *values;
+    json_object_foreach((json_t *)changed, key, values)
+    {
+        char before[VALUE_BYTES], now[VALUE_BYTES];
+        value_text(json_array_get(values, 0), before);
+        value_text(json_array_get(values, 1), now);
+        lks__append(out, capacity, "%s%s %s -> %s", gap, key, before, now);
+        gap = "; ";
+    }
+}
+
+/* A run that went on with other settings, before the step at which it differs from one that did not. */
+static void compare_changes(search *s, const lks__run_files *run, const lks__run_files *other,
+                            const char *name)
+{
+    for (size_t i = 0; i < json_array_size(run->changes); i++) {
+        int64_t step = lks__line_step(run->changes, i);
+        const json_t *changed = json_object_get(json_array_get(run->changes, i), "changed");
+        bool both = false;
+        for (size_t k = 0; k < json_array_size(other->changes); k++)
+            both = both ||
+                   (lks__line_step(other->changes, k) == step &&
+                    json_equal(changed, json_object_get(json_array_get(other->changes, k), "changed")));
+        if (both || (s->until >= 0 && step >= s->until))
+            continue;
+        char text[2 * SENTENCE_BYTES] = "";
+        lks__append(text, sizeof text, "%s went on with other settings after step %" PRId64 ": ", name, step);
+        changed_text(changed, sizeof text, text);
+        add_sentence(s, s->d->causes, text);
+    }
+}
+
 lks_status lks__run_differences_init(lks__run_differences *d, const lks__run_files *a,
                                      const lks__run_files *b, int64_t step)
 {
@@ -465,6 +501,8 @@ lks_status lks__run_differences_init(lks__run_differences *d, const lks__run_fil
     if (d->rows == NULL || d->causes == NULL || d->orders == NULL)
         return lks__fail(LKS_E_NOMEM, "out of memory");
     compare_data(&s);
+    compare_changes(&s, a, b, "a");
+    compare_changes(&s, b, a, "b");
     compare_plans(&s);
     compare_settings(&s);
     compare_starts(&s);

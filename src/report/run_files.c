@@ -22,14 +22,14 @@ static lks_status append(json_t *lines, json_t *line)
     return json_array_append(lines, line) == 0 ? LKS_OK : lks__fail(LKS_E_NOMEM, "out of memory");
 }
 
-/* Lines about other things, such as changed settings, are passed over. */
+/* Lines about other things are passed over. */
 static lks_status take_metrics(lks__run_files *run, json_t *line)
 {
-    bool has_numbers = json_object_get(line, "loss") != NULL ||
-                       json_object_get(line, "epoch_samples") != NULL;
-    if (!has_numbers)
-        return LKS_OK;
-    return append(json_object_get(line, "epoch_samples") != NULL ? run->epochs : run->steps, line);
+    if (json_object_get(line, "epoch_samples") != NULL)
+        return append(run->epochs, line);
+    if (json_object_get(line, "loss") != NULL)
+        return append(run->steps, line);
+    return json_is_object(json_object_get(line, "changed")) ? append(run->changes, line) : LKS_OK;
 }
 
 static lks_status take_hash(lks__run_files *run, json_t *line)
@@ -134,9 +134,11 @@ lks_status lks__run_files_init(lks__run_files *run, const char *path)
     *run = (lks__run_files){.path = path,
                             .steps = json_array(),
                             .epochs = json_array(),
+                            .changes = json_array(),
                             .hashes = json_array(),
                             .starts = json_array()};
-    if (run->steps == NULL || run->epochs == NULL || run->hashes == NULL || run->starts == NULL)
+    if (run->steps == NULL || run->epochs == NULL || run->changes == NULL || run->hashes == NULL ||
+        run->starts == NULL)
         return lks__fail(LKS_E_NOMEM, "out of memory");
     run->finished = lks__run_dir_has(path, "model.safetensors");
     lks_status status = read_plan(run);
@@ -157,6 +159,7 @@ void lks__run_files_deinit(lks__run_files *run)
     lks_config_destroy(run->config);
     json_decref(run->steps);
     json_decref(run->epochs);
+    json_decref(run->changes);
     json_decref(run->hashes);
     json_decref(run->starts);
 }

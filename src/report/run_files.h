@@ -17,6 +17,7 @@ typedef struct lks__run_files {
     lks_config *config; /* NULL: the run has none */
     json_t *steps;      /* lines of metrics.jsonl: steps, */
     json_t *epochs;     /* and ends of epochs */
+    json_t *changes;    /* and settings that it went on with, {"changed": {key: [before, now]}} */
     json_t *hashes;     /* of hashes.jsonl; a file that is missing has none */
     json_t *starts;     /* of starts.jsonl */
     bool finished;      /* has its model */

@@ -10,6 +10,23 @@ int64_t lks__eval_n_leaves(const lks_dataset *test_set, int64_t local_batch)
     return lks__divide_up(info.n_samples, local_batch);
 }
 
+/* Of the n samples that the network has just seen; a hit as the loss counts it. */
+static void count_classes(lks_trainer *t, int64_t n)
+{
+    int64_t n_classes = lks__network_n_classes(t->network);
+    const float *logits = lks__network_logits(t->network); /* [n, n_classes] */
+    const int32_t *labels = lks__network_labels(t->network);
+    for (int64_t i = 0; i < n; i++) {
+        const float *z = logits + i * n_classes;
+        int64_t best = 0;
+        for (int64_t j = 1; j < n_classes; j++)
+            if (z[j] > z[best])
+                best = j;
+        t->class_counts[labels[i]]++;
+        t->class_counts[n_classes + labels[i]] += best == labels[i];
+    }
+}
+
 /* Leaf `leaf` holds the samples leaf*b .. leaf*b + n - 1 in their order. */
 static lks_status evaluate_leaf(lks_trainer *t, int64_t leaf, int64_t n_samples)
 {
@@ -25,6 +42,8 @@ static lks_status evaluate_leaf(lks_trainer *t, int64_t leaf, int64_t n_samples)
         return status;
     t->eval_loss[leaf] = loss.loss_sum;
     t->eval_correct[leaf] = (double)loss.n_correct;
+    if (t->class_counts != NULL)
+        count_classes(t, n);
     return LKS_OK;
 }
 

@@ -19,7 +19,7 @@ typedef struct sizes {
     lks_dataset_info train, test;
 } sizes;
 
-static lks_status create_graph(const lks__settings *settings, const lks_dataset_info *train, lks_graph **out)
+lks_status lks__create_graph(const lks__settings *settings, const lks_dataset_info *train, lks_graph **out)
 {
     return lks_graph_create_mlp(train->n_features, (int)settings->n_hidden, settings->hidden,
                                 settings->dropout, train->n_classes, out);
@@ -37,7 +37,7 @@ static lks_status plan_config(const lks__settings *settings, int processes, size
 static lks_status add_memory(const lks__settings *settings, const sizes *data, lks_plan *plan)
 {
     lks_graph *graph;
-    lks_status status = create_graph(settings, &data->train, &graph);
+    lks_status status = lks__create_graph(settings, &data->train, &graph);
     if (status == LKS_OK)
         status = lks__predict_memory(graph, &data->train, &data->test, (int)settings->threads, plan);
     lks_graph_destroy(graph);
@@ -146,8 +146,7 @@ lks_status lks_train_join(const lks_config *config, lks_group **out)
     return lks_group_create(&group, out);
 }
 
-/* Can these processes be started and form a group? */
-static lks_status check_processes(int64_t processes)
+lks_status lks__check_processes(int64_t processes)
 {
     lks_group_config ignored;
     if (processes > LKS_GROUP_MAX_SIZE)
@@ -166,7 +165,7 @@ lks_status lks_train_check(const lks_config *config, int processes, const lks_tr
         status = options->resume ? plan_of_resumed(config, processes, &plan)
                                  : plan_of(settings, processes, &plan);
     if (status == LKS_OK)
-        status = check_processes(plan.processes);
+        status = lks__check_processes(plan.processes);
     if (status == LKS_OK && !options->resume)
         status = lks__run_dir_check(settings->output, options->overwrite);
     if (status == LKS_OK && options->init_path != NULL) {
@@ -220,7 +219,7 @@ static lks_status job_model(job *j)
     lks_dataset_info train, test;
     lks_dataset_get_info(j->train_set, &train);
     lks_dataset_get_info(j->test_set, &test);
-    lks_status status = create_graph(j->settings, &train, &j->graph);
+    lks_status status = lks__create_graph(j->settings, &train, &j->graph);
     if (status == LKS_OK)
         status = lks__predict_memory(j->graph, &train, &test, (int)j->settings->threads, &j->plan);
     return status;

@@ -63,7 +63,7 @@ static lks_status check_config(const lks_trainer_config *c)
     return lks_optimizer_config_check(&c->optimizer);
 }
 
-static lks_status check_dataset(const lks__network *network, const lks_dataset *dataset, const char *which)
+lks_status lks__check_dataset(const lks__network *network, const lks_dataset *dataset, const char *which)
 {
     lks_dataset_info info;
     lks_dataset_get_info(dataset, &info);
@@ -116,9 +116,9 @@ static lks_status compile(lks_trainer *t)
         .graph = t->config.graph, .n_batches = n, .batches = batches, .threads = t->config.threads};
     lks_status status = lks__network_create(&config, &t->network);
     if (status == LKS_OK)
-        status = check_dataset(t->network, t->config.train_set, "training");
+        status = lks__check_dataset(t->network, t->config.train_set, "training");
     if (status == LKS_OK && t->config.test_set != NULL)
-        status = check_dataset(t->network, t->config.test_set, "test");
+        status = lks__check_dataset(t->network, t->config.test_set, "test");
     return status;
 }
 

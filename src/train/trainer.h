@@ -8,6 +8,7 @@
 #include <lockstep/train.h>
 
 #include "comm/agree.h"
+#include "conf/settings.h"
 #include "ddp/reducer.h"
 #include "nn/network.h"
 #include "optim/update.h"
@@ -52,7 +53,9 @@ struct lks_trainer {
     lks__optim_step *tensor_steps;            /* [parameters] */
     double *eval_loss;                        /* [evaluation leaves]: sums, own leaves; the others are 0 */
     double *eval_correct;                     /* same; directly behind eval_loss, reduced together */
-    float *plain;                             /* [largest parameter]: one tensor in the plain layout */
+    int64_t
+        *class_counts; /* [2 * classes]: samples, then hits, of an evaluation by class; NULL: not asked for */
+    float *plain;      /* [largest parameter]: one tensor in the plain layout */
 
     lks__position start; /* where the run begins: all zeros, or the checkpoint's */
     bool has_run;
@@ -155,6 +158,17 @@ int64_t lks__eval_n_leaves(const lks_dataset *test_set, int64_t local_batch);
 /** Mean loss and accuracy over the whole test set, each sample once, same bits on any number of processes.
  * Collective. */
 lks_status lks__evaluate(lks_trainer *trainer, double *out_loss, double *out_accuracy) LKS_MUST_USE;
+
+/** Has the model a place for the data set's samples and classes? which: "training", for the message. */
+lks_status lks__check_dataset(const lks__network *network, const lks_dataset *dataset,
+                              const char *which) LKS_MUST_USE;
+
+/** Can so many processes be started and form a group? */
+lks_status lks__check_processes(int64_t processes) LKS_MUST_USE;
+
+/** The model that settings describe, for data of such a kind. */
+lks_status lks__create_graph(const lks__settings *settings, const lks_dataset_info *data,
+                             lks_graph **out) LKS_MUST_USE;
 
 /** Sets the initial parameters, from the seed or from config.init_path. For rank 0. */
 lks_status lks__params_init(lks_trainer *trainer) LKS_MUST_USE;

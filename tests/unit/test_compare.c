@@ -189,6 +189,14 @@ static void classic_causes_are_named(void **state)
     c = compare_with_base("scaled", LKS_VERDICT_DIFFERENT);
     check_says(json_object_get(c, "causes"), "the learning rate was scaled with it");
     json_decref(c);
+    put_run("changed", PLAN("96", "0.1"), START("1", "1"),
+            "{\"step\": 4, \"samples\": 9, \"epoch\": 0, \"changed\": {\"clip.norm\": [null, 0.5]}}\n" STEP(
+                "5", "0.1", "0.4", "2"),
+            INITIAL);
+    c = compare_with_base("changed", LKS_VERDICT_DIFFERENT);
+    check_says(json_object_get(c, "causes"),
+               "b went on with other settings after step 4: clip.norm none -> 0.5");
+    json_decref(c);
     put_run("init", PLAN("96", "0.1"), START("1", "1"), "",
             TENSOR("0", "w", "1", "1", "2") TENSOR("0", "b", "b0", "1", "2"));
     c = compare_with_base("init", LKS_VERDICT_DIFFERENT);
