@@ -41,6 +41,7 @@ same_end() {
     without_times "$work/$2/metrics.jsonl" >"$work/other"
     cmp "$work/one" "$work/other" || fail "$1 and $2 have logged different metrics"
     cmp "$work/$1/hashes.jsonl" "$work/$2/hashes.jsonl" || fail "$1 and $2 have logged different hashes"
+    "$lockstep" compare "$work/$1" "$work/$2" >"$work/one" || fail "$1 and $2 differ: $(cat "$work/one")"
 }
 
 # An epoch has 52 steps (1438 samples in steps of 28: the last one of 10): step 104 ends one, the others lie within one.
