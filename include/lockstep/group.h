@@ -21,13 +21,48 @@ LKS_BEGIN_DECLS
 
 typedef struct lks_group lks_group;
 
-typedef enum lks_dtype { LKS_F32, LKS_F64, LKS_I32, LKS_I64, LKS_U8 } lks_dtype;
+typedef enum lks_dtype {
+    LKS_F32,
+    LKS_F64,
+    LKS_I32,
+    LKS_I64,
+    LKS_U8,
+    LKS_BF16, /* the upper 16 bits of an f32, as uint16_t; reduced in f32 and rounded once */
+} lks_dtype;
 
 typedef enum lks_op {
     LKS_SUM,
     LKS_MEAN, /* sum / size; floating-point types only */
     LKS_MAX,  /* passes NaN on */
+    LKS_MIN,  /* passes NaN on */
+    LKS_PROD,
 } lks_op;
+
+/** The operations. `P` is the size of the group; the shapes are those of lks_operation's in and out. */
+typedef enum lks_collective {
+    LKS_BARRIER,
+    LKS_ALL_REDUCE,     /* in [n], out [n] */
+    LKS_BROADCAST,      /* in [n] of the root, out [n] of the others */
+    LKS_REDUCE,         /* in [n], out [n] of the root */
+    LKS_ALL_GATHER,     /* in [n], out [P, n]: row r is rank r's */
+    LKS_REDUCE_SCATTER, /* in [P, n], out [n]: rank r gets row r of the reduction */
+    LKS_GATHER,         /* in [n], out [P, n] of the root */
+    LKS_SCATTER,        /* in [P, n] of the root, out [n]: rank r gets row r */
+    LKS_ALL_TO_ALL,     /* in [P, n], out [P, n]: row r of rank s's out is row s of rank r's in */
+    LKS_SEND,           /* in [n] */
+    LKS_RECV,           /* out [n] */
+} lks_collective;
+
+/** An operation as data. Fields that it does not use are not looked at. */
+typedef struct lks_operation {
+    lks_collective collective;
+    lks_dtype dtype;
+    lks_op op;      /* of all_reduce, reduce, reduce_scatter */
+    int root;       /* of broadcast, reduce, gather, scatter; of send and recv: the other rank */
+    size_t count;   /* n: elements; 0 is fine, and so are sizes beyond 2^31 bytes */
+    const void *in; /* borrowed until the operation is done */
+    void *out;      /* same */
+} lks_operation;
 
 enum { LKS_GROUP_MAX_SIZE = 256 }; /* members of a group at most */
 
@@ -95,9 +130,61 @@ LKS_API lks_status lks_group_all_reduce(lks_group *group, void *data, size_t cou
 LKS_API lks_status lks_group_broadcast(lks_group *group, void *data, size_t count, lks_dtype dtype,
                                        int root) LKS_MUST_USE;
 
+/** Reduces as all_reduce, to the root; the others' data stays as it is. Collective. Returns as all_reduce. */
+LKS_API lks_status lks_group_reduce(lks_group *group, void *data, size_t count, lks_dtype dtype, lks_op op,
+                                    int root) LKS_MUST_USE;
+
+/** Gives every member what all have: row r of out is rank r's in.
+ *
+ * In place: in may be the own row of out.
+ * Shapes: in [count], out [size, count]. Collective. Returns as all_reduce.
+ */
+LKS_API lks_status lks_group_all_gather(lks_group *group, const void *in, void *out, size_t count,
+                                        lks_dtype dtype) LKS_MUST_USE;
+
+/** Reduces as all_reduce and gives rank r row r of the result.
+ *
+ * In place: out may be any row of in; in is then undefined but for that row.
+ * Shapes: in [size, count], out [count]. Collective. Returns as all_reduce.
+ */
+LKS_API lks_status lks_group_reduce_scatter(lks_group *group, const void *in, void *out, size_t count,
+                                            lks_dtype dtype, lks_op op) LKS_MUST_USE;
+
+/** Gives the root what all have: row r of its out is rank r's in. The others' out is not used.
+ *
+ * In place: the root's in may be the own row of out.
+ * Shapes: in [count], out [size, count]. Collective. Returns as all_reduce.
+ */
+LKS_API lks_status lks_group_gather(lks_group *group, const void *in, void *out, size_t count,
+                                    lks_dtype dtype, int root) LKS_MUST_USE;
+
+/** Gives rank r row r of the root's in. The others' in is not used.
+ *
+ * In place: the root's out may be the own row of in.
+ * Shapes: in [size, count], out [count]. Collective. Returns as all_reduce.
+ */
+LKS_API lks_status lks_group_scatter(lks_group *group, const void *in, void *out, size_t count,
+                                     lks_dtype dtype, int root) LKS_MUST_USE;
+
+/** Gives row s of rank r's in to rank s, as row r of its out.
+ *
+ * In place: out may be in.
+ * Shapes: in, out [size, count]. Collective. Returns as all_reduce.
+ */
+LKS_API lks_status lks_group_all_to_all(lks_group *group, const void *in, void *out, size_t count,
+                                        lks_dtype dtype) LKS_MUST_USE;
+
 /** Returns when every member has called it. What members wrote before it, all can read after it. Collective.
  */
 LKS_API lks_status lks_group_barrier(lks_group *group) LKS_MUST_USE;
+
+/** Runs any operation and returns when it is done for this member; the functions above are short for it.
+ *
+ * In place: as they say; all_reduce and reduce also take an out apart from in.
+ * Collective, but for send and recv. Returns: LKS_OK; LKS_E_ARG (nothing sent); LKS_E_PEER; LKS_E_TIMEOUT;
+ * LKS_E_MISMATCH.
+ */
+LKS_API lks_status lks_group_run(lks_group *group, const lks_operation *operation) LKS_MUST_USE;
 
 /** Memory that every member of the machine can address: one region per member. */
 typedef struct lks_group_memory lks_group_memory;

@@ -11,11 +11,10 @@
 
 #include "comm/collective.h"
 
-/** Runs one collective. Returns: LKS_OK; a failure that ends the group (LKS_E_PEER, _TIMEOUT, _MISMATCH). */
-typedef lks_status lks__collective_fn(lks_group *group, const lks__request *request);
-
 typedef struct lks__backend {
-    lks__collective_fn *run[LKS__N_COLLECTIVES]; /* NULL: not run through this table */
+    /* Runs one operation to its end. Returns: LKS_OK; a failure that ends the group (LKS_E_PEER, _TIMEOUT,
+     * _MISMATCH). */
+    lks_status (*run)(lks_group *group, const lks_operation *operation);
     lks_status (*memory_create)(lks_group *group, size_t bytes, lks_group_memory **out);
     void (*memory_destroy)(lks_group_memory *memory);
     int (*failed_by)(const lks_group *group); /* lks_group_failed_by, after a failure; NULL: always -1 */

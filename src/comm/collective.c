@@ -10,8 +10,9 @@
 static const struct {
     const char *name;
     const char *arguments;
+    const char *in, *out;
 } collectives[LKS__N_COLLECTIVES] = {
-#define ROW(name, text, arguments) [LKS__##name] = {text, arguments},
+#define ROW(value, text, arguments, in, out) [value] = {text, arguments, in, out},
     LKS__COLLECTIVES(ROW)
 #undef ROW
 };
@@ -22,70 +23,136 @@ static const struct {
     bool is_float;
 } dtypes[LKS__N_DTYPES] = {
     [LKS_F32] = {"f32", 4, true},  [LKS_F64] = {"f64", 8, true}, [LKS_I32] = {"i32", 4, false},
-    [LKS_I64] = {"i64", 8, false}, [LKS_U8] = {"u8", 1, false},
+    [LKS_I64] = {"i64", 8, false}, [LKS_U8] = {"u8", 1, false},  [LKS_BF16] = {"bf16", 2, true},
 };
 
-static const char *const ops[LKS__N_OPS] = {[LKS_SUM] = "sum", [LKS_MEAN] = "mean", [LKS_MAX] = "max"};
+static const char *const ops[LKS__N_OPS] = {
+    [LKS_SUM] = "sum", [LKS_MEAN] = "mean", [LKS_MAX] = "max", [LKS_MIN] = "min", [LKS_PROD] = "prod"};
 
 size_t lks__dtype_bytes(lks_dtype dtype)
 {
     return dtypes[dtype].bytes;
 }
 
-static lks_status check_data(const lks__request *request)
+/* Whether this rank uses a buffer of which `use` says who does. */
+static bool uses(const char *use, const lks_operation *operation, int rank)
 {
-    const char *name = collectives[request->collective].name;
-    if ((unsigned)request->dtype >= LKS__N_DTYPES)
-        return lks__fail(LKS_E_ARG, "%s: %d is no element type", name, (int)request->dtype);
-    if (request->count > PTRDIFF_MAX / dtypes[request->dtype].bytes)
-        return lks__fail(LKS_E_ARG, "%s: %zu elements of %s do not fit into memory", name, request->count,
-                         dtypes[request->dtype].name);
-    if (request->data == NULL && request->count > 0)
-        return lks__fail(LKS_E_ARG, "%s: data is NULL, but the count is %zu", name, request->count);
+    bool is_root = rank == operation->root;
+    return use[0] == 'a' || (use[0] == 'r' && is_root) || (use[0] == 'o' && !is_root);
+}
+
+static lks_status check_buffer(const char *use, const void *buffer, const char *what,
+                               const lks_operation *operation, int rank)
+{
+    if (buffer != NULL || operation->count == 0 || !uses(use, operation, rank))
+        return LKS_OK;
+    return lks__fail(LKS_E_ARG, "%s: the %s is NULL, but the count is %zu",
+                     collectives[operation->collective].name, what, operation->count);
+}
+
+static lks_status check_data(const lks_operation *operation, int size)
+{
+    const char *name = collectives[operation->collective].name;
+    if ((unsigned)operation->dtype >= LKS__N_DTYPES)
+        return lks__fail(LKS_E_ARG, "%s: %d is no element type", name, (int)operation->dtype);
+    /* of every member, whether the operation has as many or not: no product of the three can overflow */
+    if (operation->count > PTRDIFF_MAX / dtypes[operation->dtype].bytes / (size_t)size)
+        return lks__fail(LKS_E_ARG, "%s: %zu elements of %s of %d members do not fit into memory", name,
+                         operation->count, dtypes[operation->dtype].name, size);
     return LKS_OK;
 }
 
-static lks_status check_op(const lks__request *request)
+static lks_status check_op(const lks_operation *operation)
 {
-    const char *name = collectives[request->collective].name;
-    if ((unsigned)request->op >= LKS__N_OPS)
-        return lks__fail(LKS_E_ARG, "%s: %d is no operation", name, (int)request->op);
-    if (request->op == LKS_MEAN && !dtypes[request->dtype].is_float)
-        return lks__fail(LKS_E_ARG, "%s: mean of %s is not defined; f32 and f64 are", name,
-                         dtypes[request->dtype].name);
+    const char *name = collectives[operation->collective].name;
+    if ((unsigned)operation->op >= LKS__N_OPS)
+        return lks__fail(LKS_E_ARG, "%s: %d is no operation", name, (int)operation->op);
+    if (operation->op == LKS_MEAN && !dtypes[operation->dtype].is_float)
+        return lks__fail(LKS_E_ARG, "%s: mean of %s is not defined; f32, f64 and bf16 are", name,
+                         dtypes[operation->dtype].name);
     return LKS_OK;
 }
 
-lks_status lks__request_check(const lks__request *request, int size)
+static lks_status check_root(const lks_operation *operation, const char *word, int rank, int size)
 {
-    const char *arguments = collectives[request->collective].arguments;
+    const char *name = collectives[operation->collective].name;
+    if (operation->root < 0 || operation->root >= size)
+        return lks__fail(LKS_E_ARG, "%s: %s %d is not in 0..%d", name, word, operation->root, size - 1);
+    if (lks__is_message(operation) && operation->root == rank)
+        return lks__fail(LKS_E_ARG, "%s: rank %d cannot exchange messages with itself", name, rank);
+    return LKS_OK;
+}
+
+static lks_status check_argument(const lks_operation *operation, char argument, int rank, int size)
+{
+    switch (argument) {
+    case 't':
+        return check_data(operation, size);
+    case 'o':
+        return check_op(operation);
+    case 'r':
+        return check_root(operation, "root", rank, size);
+    case 'd':
+    case 's':
+        return check_root(operation, "rank", rank, size);
+    default:
+        return LKS_OK;
+    }
+}
+
+/* What the operation uses of the asked one; all else is 0. */
+static lks_operation used_part(const lks_operation *asked)
+{
+    lks_operation used = {.collective = asked->collective, .in = asked->in, .out = asked->out};
+    for (const char *a = collectives[asked->collective].arguments; *a != '\0'; a++) {
+        if (*a == 'o')
+            used.op = asked->op;
+        else if (*a == 't')
+            used.dtype = asked->dtype;
+        else if (*a == 'n')
+            used.count = asked->count;
+        else
+            used.root = asked->root;
+    }
+    return used;
+}
+
+lks_status lks__operation_check(const lks_operation *asked, int rank, int size, lks_operation *out)
+{
+    if ((unsigned)asked->collective > LKS_RECV)
+        return lks__fail(LKS_E_ARG, "%d is no collective", (int)asked->collective);
+    const char *arguments = collectives[asked->collective].arguments;
+    lks_operation used = used_part(asked);
     lks_status status = LKS_OK;
-    if (strchr(arguments, 't') != NULL)
-        status = check_data(request);
-    if (status == LKS_OK && strchr(arguments, 'o') != NULL)
-        status = check_op(request);
-    if (status == LKS_OK && strchr(arguments, 'r') != NULL && (request->root < 0 || request->root >= size))
-        status = lks__fail(LKS_E_ARG, "%s: root %d is not in 0..%d", collectives[request->collective].name,
-                           request->root, size - 1);
+    if (strchr(arguments, 't') != NULL) /* first: the others look the type up */
+        status = check_argument(&used, 't', rank, size);
+    for (const char *a = arguments; *a != '\0' && status == LKS_OK; a++)
+        status = check_argument(&used, *a, rank, size);
+    if (status == LKS_OK)
+        status = check_buffer(collectives[used.collective].in, used.in, "input", &used, rank);
+    if (status == LKS_OK)
+        status = check_buffer(collectives[used.collective].out, used.out, "output", &used, rank);
+    if (status == LKS_OK)
+        *out = used;
     return status;
 }
 
-lks__signature lks__request_signature(const lks__request *request)
+lks__signature lks__operation_signature(const lks_operation *operation)
 {
-    uint64_t what = (uint64_t)request->collective | (uint64_t)request->dtype << 8 |
-                    (uint64_t)request->op << 16 | (uint64_t)(uint32_t)request->root << 32;
-    return (lks__signature){what, request->count};
+    uint64_t what = (uint64_t)operation->collective | (uint64_t)operation->dtype << 8 |
+                    (uint64_t)operation->op << 16 | (uint64_t)(uint32_t)operation->root << 32;
+    return (lks__signature){what, operation->count};
 }
 
-const char *lks__signature_text(lks__signature signature, char out[LKS__REQUEST_TEXT_BYTES])
+const char *lks__signature_text(lks__signature signature, char out[LKS__OPERATION_TEXT_BYTES])
 {
     unsigned collective = signature.what & 0xff, dtype = signature.what >> 8 & 0xff,
              op = signature.what >> 16 & 0xff;
     if (collective >= LKS__N_COLLECTIVES || dtype >= LKS__N_DTYPES || op >= LKS__N_OPS) {
-        snprintf(out, LKS__REQUEST_TEXT_BYTES, "an unknown operation");
+        snprintf(out, LKS__OPERATION_TEXT_BYTES, "an unknown operation");
         return out;
     }
-    snprintf(out, LKS__REQUEST_TEXT_BYTES, "%s", collectives[collective].name);
+    snprintf(out, LKS__OPERATION_TEXT_BYTES, "%s", collectives[collective].name);
     const char *separator = "(";
     for (const char *argument = collectives[collective].arguments; *argument != '\0'; argument++) {
         char text[32];
@@ -96,11 +163,15 @@ const char *lks__signature_text(lks__signature signature, char out[LKS__REQUEST_
         else if (*argument == 'n')
             snprintf(text, sizeof text, "%llu", (unsigned long long)signature.count);
         else
-            snprintf(text, sizeof text, "root %u", (unsigned)(signature.what >> 32));
-        lks__append(out, LKS__REQUEST_TEXT_BYTES, "%s%s", separator, text);
+            snprintf(text, sizeof text, "%s %u",
+                     *argument == 'd'   ? "to rank"
+                     : *argument == 's' ? "from rank"
+                                        : "root",
+                     (unsigned)(signature.what >> 32));
+        lks__append(out, LKS__OPERATION_TEXT_BYTES, "%s%s", separator, text);
         separator = ", ";
     }
     if (separator[0] == ',')
-        lks__append(out, LKS__REQUEST_TEXT_BYTES, ")");
+        lks__append(out, LKS__OPERATION_TEXT_BYTES, ")");
     return out;
 }

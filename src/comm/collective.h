@@ -3,37 +3,43 @@
 #ifndef LKS_COMM_COLLECTIVE_H
 #define LKS_COMM_COLLECTIVE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <lockstep/group.h>
 
-/* X(name, what it is called in messages, format of its arguments: t type, n count, o operation, r root) */
+/* The groups' own: they cannot be asked for by lks_group_run. */
+#define LKS__CREATE ((lks_collective)(LKS_RECV + 1))
+#define LKS__MEMORY ((lks_collective)(LKS_RECV + 2))
+#define LKS__SPLIT  ((lks_collective)(LKS_RECV + 3))
+
+/* X(value, what it is called in messages, format of its arguments, who reads `in`, who writes `out`)
+ *
+ * arguments: o operation, t type, n count, r root, d destination, s source
+ * who:       a all, r the root, o all but the root, - nobody; then 1: [count], or P: [size, count] */
 #define LKS__COLLECTIVES(X)                                                                                  \
-    X(CREATE, "group_create", "")                                                                            \
-    X(BARRIER, "barrier", "")                                                                                \
-    X(MEMORY, "memory_create", "")                                                                           \
-    X(ALL_REDUCE, "all_reduce", "otn")                                                                       \
-    X(BROADCAST, "broadcast", "tnr")
+    X(LKS_BARRIER, "barrier", "", "-", "-")                                                                  \
+    X(LKS_ALL_REDUCE, "all_reduce", "otn", "a1", "a1")                                                       \
+    X(LKS_BROADCAST, "broadcast", "tnr", "r1", "o1")                                                         \
+    X(LKS_REDUCE, "reduce", "otnr", "a1", "r1")                                                              \
+    X(LKS_ALL_GATHER, "all_gather", "tn", "a1", "aP")                                                        \
+    X(LKS_REDUCE_SCATTER, "reduce_scatter", "otn", "aP", "a1")                                               \
+    X(LKS_GATHER, "gather", "tnr", "a1", "rP")                                                               \
+    X(LKS_SCATTER, "scatter", "tnr", "rP", "a1")                                                             \
+    X(LKS_ALL_TO_ALL, "all_to_all", "tn", "aP", "aP")                                                        \
+    X(LKS_SEND, "send", "tnd", "a1", "-")                                                                    \
+    X(LKS_RECV, "recv", "tns", "-", "a1")                                                                    \
+    X(LKS__CREATE, "group_create", "", "-", "-")                                                             \
+    X(LKS__MEMORY, "memory_create", "", "-", "-")                                                            \
+    X(LKS__SPLIT, "group_split", "", "-", "-")
 
-typedef enum lks__collective {
-#define LKS__COLLECTIVE_ENUM(name, text, arguments) LKS__##name,
-    LKS__COLLECTIVES(LKS__COLLECTIVE_ENUM)
-#undef LKS__COLLECTIVE_ENUM
-        LKS__N_COLLECTIVES
-} lks__collective;
-
-enum { LKS__N_DTYPES = LKS_U8 + 1, LKS__N_OPS = LKS_MAX + 1, LKS__REQUEST_TEXT_BYTES = 96 };
-
-/** One operation as a member asks for it; fields that it does not use are 0. */
-typedef struct lks__request {
-    lks__collective collective;
-    lks_dtype dtype;
-    lks_op op;
-    int root;
-    size_t count; /* elements */
-    void *data;   /* [count]; borrowed */
-} lks__request;
+enum {
+    LKS__N_COLLECTIVES = LKS_RECV + 4,
+    LKS__N_DTYPES = LKS_BF16 + 1,
+    LKS__N_OPS = LKS_PROD + 1,
+    LKS__OPERATION_TEXT_BYTES = 96,
+};
 
 /** What must be equal on all members, in a form that fits two atomic words. */
 typedef struct lks__signature {
@@ -44,12 +50,21 @@ typedef struct lks__signature {
 /** Bytes of one element; dtype must be valid. */
 size_t lks__dtype_bytes(lks_dtype dtype);
 
-/** Returns: LKS_OK, or LKS_E_ARG with the argument that is not allowed in a group of `size`. */
-lks_status lks__request_check(const lks__request *request, int size) LKS_MUST_USE;
+/** Checks what this rank of a group of `size` asks for; *out is that, with every unused field 0.
+ *
+ * Returns: LKS_OK, or LKS_E_ARG with the argument that is not allowed. */
+lks_status lks__operation_check(const lks_operation *asked, int rank, int size,
+                                lks_operation *out) LKS_MUST_USE;
 
-lks__signature lks__request_signature(const lks__request *request);
+/** Whether it is between two members only. */
+static inline bool lks__is_message(const lks_operation *operation)
+{
+    return operation->collective == LKS_SEND || operation->collective == LKS_RECV;
+}
+
+lks__signature lks__operation_signature(const lks_operation *operation);
 
 /** "all_reduce(sum, f32, 1000)". Any signature is fine, one from damaged memory too. Returns out. */
-const char *lks__signature_text(lks__signature signature, char out[LKS__REQUEST_TEXT_BYTES]);
+const char *lks__signature_text(lks__signature signature, char out[LKS__OPERATION_TEXT_BYTES]);
 
 #endif

@@ -89,34 +89,68 @@ static lks_status keep_failure(lks_group *group, lks_status status)
     return status;
 }
 
-static lks_status run(lks_group *group, const lks__request *request)
+lks_status lks_group_run(lks_group *group, const lks_operation *asked)
 {
-    lks_status status = lks__request_check(request, group->size);
+    lks_operation operation;
+    lks_status status = lks__operation_check(asked, group->rank, group->size, &operation);
     if (status != LKS_OK)
         return status;
     if (group->failure != LKS_OK)
         return lks__fail(group->failure, "%s", group->failure_text);
-    return keep_failure(group, group->backend->run[request->collective](group, request));
+    return keep_failure(group, group->backend->run(group, &operation));
 }
+
+/* ---- short forms ---- */
 
 lks_status lks_group_all_reduce(lks_group *group, void *data, size_t count, lks_dtype dtype, lks_op op)
 {
-    return run(group,
-               &(lks__request){
-                   .collective = LKS__ALL_REDUCE, .data = data, .count = count, .dtype = dtype, .op = op});
+    return lks_group_run(group, &(lks_operation){LKS_ALL_REDUCE, dtype, op, 0, count, data, data});
 }
 
 lks_status lks_group_broadcast(lks_group *group, void *data, size_t count, lks_dtype dtype, int root)
 {
-    return run(group,
-               &(lks__request){
-                   .collective = LKS__BROADCAST, .data = data, .count = count, .dtype = dtype, .root = root});
+    return lks_group_run(group, &(lks_operation){LKS_BROADCAST, dtype, LKS_SUM, root, count, data, data});
 }
 
 lks_status lks_group_barrier(lks_group *group)
 {
-    return run(group, &(lks__request){.collective = LKS__BARRIER});
+    return lks_group_run(group, &(lks_operation){.collective = LKS_BARRIER});
 }
+
+lks_status lks_group_reduce(lks_group *group, void *data, size_t count, lks_dtype dtype, lks_op op, int root)
+{
+    return lks_group_run(group, &(lks_operation){LKS_REDUCE, dtype, op, root, count, data, data});
+}
+
+lks_status lks_group_all_gather(lks_group *group, const void *in, void *out, size_t count, lks_dtype dtype)
+{
+    return lks_group_run(group, &(lks_operation){LKS_ALL_GATHER, dtype, LKS_SUM, 0, count, in, out});
+}
+
+lks_status lks_group_reduce_scatter(lks_group *group, const void *in, void *out, size_t count,
+                                    lks_dtype dtype, lks_op op)
+{
+    return lks_group_run(group, &(lks_operation){LKS_REDUCE_SCATTER, dtype, op, 0, count, in, out});
+}
+
+lks_status lks_group_gather(lks_group *group, const void *in, void *out, size_t count, lks_dtype dtype,
+                            int root)
+{
+    return lks_group_run(group, &(lks_operation){LKS_GATHER, dtype, LKS_SUM, root, count, in, out});
+}
+
+lks_status lks_group_scatter(lks_group *group, const void *in, void *out, size_t count, lks_dtype dtype,
+                             int root)
+{
+    return lks_group_run(group, &(lks_operation){LKS_SCATTER, dtype, LKS_SUM, root, count, in, out});
+}
+
+lks_status lks_group_all_to_all(lks_group *group, const void *in, void *out, size_t count, lks_dtype dtype)
+{
+    return lks_group_run(group, &(lks_operation){LKS_ALL_TO_ALL, dtype, LKS_SUM, 0, count, in, out});
+}
+
+/* ---- memory ---- */
 
 lks_status lks_group_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
 {

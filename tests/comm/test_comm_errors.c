@@ -22,10 +22,19 @@ static void bad_arguments_change_nothing(member *self)
     EXPECT_FAILS(self, lks_group_all_reduce(g, x, 4, LKS_F32, (lks_op)-1), LKS_E_ARG, "-1 is no operation");
     EXPECT_FAILS(self, lks_group_all_reduce(g, x, 1, LKS_I32, LKS_MEAN), LKS_E_ARG,
                  "mean of i32 is not defined");
-    EXPECT_FAILS(self, lks_group_all_reduce(g, NULL, 4, LKS_F32, LKS_SUM), LKS_E_ARG, "data is NULL");
+    EXPECT_FAILS(self, lks_group_all_reduce(g, NULL, 4, LKS_F32, LKS_SUM), LKS_E_ARG, "input is NULL");
     EXPECT_FAILS(self, lks_group_all_reduce(g, x, SIZE_MAX, LKS_F32, LKS_SUM), LKS_E_ARG, "do not fit");
     EXPECT_FAILS(self, lks_group_broadcast(g, x, 4, LKS_F32, self->size), LKS_E_ARG, "is not in 0..");
     EXPECT_FAILS(self, lks_group_broadcast(g, x, 4, LKS_F32, -1), LKS_E_ARG, "root -1");
+    EXPECT_FAILS(self, lks_group_run(g, &(lks_operation){.collective = (lks_collective)77}), LKS_E_ARG,
+                 "77 is no collective");
+    EXPECT_FAILS(self, lks_group_all_gather(g, x, NULL, 4, LKS_F32), LKS_E_ARG, "output is NULL");
+    EXPECT_FAILS(self, lks_group_reduce(g, x, 1, LKS_U8, LKS_MEAN, 0), LKS_E_ARG, "mean of u8");
+    EXPECT_FAILS(self, lks_group_gather(g, x, x, 1, LKS_U8, 99), LKS_E_ARG, "root 99");
+    if (self->rank == 0) {
+        EXPECT_FAILS(self, lks_group_gather(g, x, NULL, 1, LKS_F32, 0), LKS_E_ARG, "output is NULL");
+        EXPECT_FAILS(self, lks_group_scatter(g, NULL, x, 1, LKS_F32, 0), LKS_E_ARG, "input is NULL");
+    }
     EXPECT_OK(self, lks_group_all_reduce(g, x, 4, LKS_F32, LKS_SUM));
     EXPECT(self, x[0] == (float)self->size, "the sum is %g", (double)x[0]);
 }
@@ -68,43 +77,17 @@ static void bad_configs_are_refused(void **state)
 
 /* ---- mismatches ---- */
 
-typedef lks_status ask_fn(lks_group *group);
+static double buffer_of_rank[8][8 * 1000];
 
-static double buffer_of_rank[8][1000];
-
-static lks_status ask_barrier(lks_group *g)
+static lks_status ask(lks_group *g, lks_operation operation)
 {
-    return lks_group_barrier(g);
+    operation.in = operation.out = buffer_of_rank[lks_group_rank(g)];
+    return lks_group_run(g, &operation);
 }
 
 static lks_status ask_sum(lks_group *g)
 {
-    return lks_group_all_reduce(g, buffer_of_rank[lks_group_rank(g)], 1000, LKS_F32, LKS_SUM);
-}
-
-static lks_status ask_max(lks_group *g)
-{
-    return lks_group_all_reduce(g, buffer_of_rank[lks_group_rank(g)], 1000, LKS_F32, LKS_MAX);
-}
-
-static lks_status ask_f64(lks_group *g)
-{
-    return lks_group_all_reduce(g, buffer_of_rank[lks_group_rank(g)], 1000, LKS_F64, LKS_SUM);
-}
-
-static lks_status ask_999(lks_group *g)
-{
-    return lks_group_all_reduce(g, buffer_of_rank[lks_group_rank(g)], 999, LKS_F32, LKS_SUM);
-}
-
-static lks_status ask_root_0(lks_group *g)
-{
-    return lks_group_broadcast(g, buffer_of_rank[lks_group_rank(g)], 1000, LKS_F32, 0);
-}
-
-static lks_status ask_root_1(lks_group *g)
-{
-    return lks_group_broadcast(g, buffer_of_rank[lks_group_rank(g)], 1000, LKS_F32, 1);
+    return ask(g, (lks_operation){LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000, NULL, NULL});
 }
 
 static lks_status ask_memory(lks_group *g)
@@ -113,28 +96,81 @@ static lks_status ask_memory(lks_group *g)
     return lks_group_memory_create(g, 100, &memory);
 }
 
+#define FIELDS(...)                                                                                          \
+    {                                                                                                        \
+        __VA_ARGS__, NULL, NULL                                                                              \
+    }
+
 static const struct mismatch {
-    ask_fn *most, *last; /* of ranks 0 and 1, of rank 2 */
-    const char *text;
+    lks_operation most, last; /* of ranks 0 and 1, of rank 2 */
+    const char *most_text, *last_text;
 } mismatches[] = {
-    {ask_sum, ask_barrier, "rank 0, rank 1: all_reduce(sum, f32, 1000); rank 2: barrier"},
-    {ask_sum, ask_max, "rank 0, rank 1: all_reduce(sum, f32, 1000); rank 2: all_reduce(max, f32, 1000)"},
-    {ask_f64, ask_sum, "rank 0, rank 1: all_reduce(sum, f64, 1000); rank 2: all_reduce(sum, f32, 1000)"},
-    {ask_sum, ask_999, "rank 0, rank 1: all_reduce(sum, f32, 1000); rank 2: all_reduce(sum, f32, 999)"},
-    {ask_root_0, ask_root_1,
-     "rank 0, rank 1: broadcast(f32, 1000, root 0); rank 2: broadcast(f32, 1000, root 1)"},
-    {ask_memory, ask_sum, "rank 0, rank 1: memory_create; rank 2: all_reduce(sum, f32, 1000)"},
+    /* the operation */
+    {FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_BARRIER, LKS_F32, LKS_SUM, 0, 0),
+     "all_reduce(sum, f32, 1000)", "barrier"},
+    {FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_GATHER, LKS_F32, LKS_SUM, 0, 1000),
+     "all_reduce(sum, f32, 1000)", "all_gather(f32, 1000)"},
+    {FIELDS(LKS_SCATTER, LKS_U8, LKS_SUM, 1, 9), FIELDS(LKS_GATHER, LKS_U8, LKS_SUM, 1, 9),
+     "scatter(u8, 9, root 1)", "gather(u8, 9, root 1)"},
+    {FIELDS(LKS_ALL_TO_ALL, LKS_U8, LKS_SUM, 0, 9), FIELDS(LKS_ALL_GATHER, LKS_U8, LKS_SUM, 0, 9),
+     "all_to_all(u8, 9)", "all_gather(u8, 9)"},
+    /* what is done with the elements */
+    {FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_MAX, 0, 1000),
+     "all_reduce(sum, f32, 1000)", "all_reduce(max, f32, 1000)"},
+    {FIELDS(LKS_REDUCE, LKS_BF16, LKS_MIN, 2, 7), FIELDS(LKS_REDUCE, LKS_BF16, LKS_PROD, 2, 7),
+     "reduce(min, bf16, 7, root 2)", "reduce(prod, bf16, 7, root 2)"},
+    {FIELDS(LKS_REDUCE_SCATTER, LKS_F64, LKS_SUM, 0, 5), FIELDS(LKS_REDUCE_SCATTER, LKS_F64, LKS_MEAN, 0, 5),
+     "reduce_scatter(sum, f64, 5)", "reduce_scatter(mean, f64, 5)"},
+    /* the type */
+    {FIELDS(LKS_ALL_REDUCE, LKS_F64, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000),
+     "all_reduce(sum, f64, 1000)", "all_reduce(sum, f32, 1000)"},
+    {FIELDS(LKS_ALL_TO_ALL, LKS_I32, LKS_SUM, 0, 3), FIELDS(LKS_ALL_TO_ALL, LKS_I64, LKS_SUM, 0, 3),
+     "all_to_all(i32, 3)", "all_to_all(i64, 3)"},
+    {FIELDS(LKS_GATHER, LKS_BF16, LKS_SUM, 0, 0), FIELDS(LKS_GATHER, LKS_U8, LKS_SUM, 0, 0),
+     "gather(bf16, 0, root 0)", "gather(u8, 0, root 0)"},
+    /* the count */
+    {FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 999),
+     "all_reduce(sum, f32, 1000)", "all_reduce(sum, f32, 999)"},
+    {FIELDS(LKS_ALL_GATHER, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_GATHER, LKS_F32, LKS_SUM, 0, 0),
+     "all_gather(f32, 1000)", "all_gather(f32, 0)"},
+    /* the root */
+    {FIELDS(LKS_BROADCAST, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_BROADCAST, LKS_F32, LKS_SUM, 1, 1000),
+     "broadcast(f32, 1000, root 0)", "broadcast(f32, 1000, root 1)"},
+    {FIELDS(LKS_REDUCE, LKS_F32, LKS_SUM, 0, 1), FIELDS(LKS_REDUCE, LKS_F32, LKS_SUM, 2, 1),
+     "reduce(sum, f32, 1, root 0)", "reduce(sum, f32, 1, root 2)"},
+    {FIELDS(LKS_GATHER, LKS_F32, LKS_SUM, 1, 1), FIELDS(LKS_GATHER, LKS_F32, LKS_SUM, 2, 1),
+     "gather(f32, 1, root 1)", "gather(f32, 1, root 2)"},
+    {FIELDS(LKS_SCATTER, LKS_F32, LKS_SUM, 1, 1), FIELDS(LKS_SCATTER, LKS_F32, LKS_SUM, 0, 1),
+     "scatter(f32, 1, root 1)", "scatter(f32, 1, root 0)"},
 };
 
 static void asks_differently(member *self)
 {
     const struct mismatch *m = self->context;
-    ask_fn *ask = self->rank == 2 ? m->last : m->most;
+    char text[256];
+    snprintf(text, sizeof text, "the members asked for different operations: rank 0, rank 1: %s; rank 2: %s",
+             m->most_text, m->last_text);
     EXPECT_OK(self, lks_group_barrier(self->group));
-    EXPECT_FAILS(self, ask(self->group), LKS_E_MISMATCH, m->text);
+    EXPECT_FAILS(self, ask(self->group, self->rank == 2 ? m->last : m->most), LKS_E_MISMATCH, text);
     /* and so does every call after it */
-    EXPECT_FAILS(self, ask_barrier(self->group), LKS_E_MISMATCH, m->text);
-    EXPECT_FAILS(self, ask_memory(self->group), LKS_E_MISMATCH, m->text);
+    EXPECT_FAILS(self, lks_group_barrier(self->group), LKS_E_MISMATCH, text);
+    EXPECT_FAILS(self, ask_memory(self->group), LKS_E_MISMATCH, text);
+}
+
+/* The same two operations in another order. */
+static void asks_in_another_order(member *self)
+{
+    static const lks_operation first = FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 100);
+    static const lks_operation second = FIELDS(LKS_BROADCAST, LKS_F32, LKS_SUM, 0, 100);
+    EXPECT_OK(self, ask(self->group, first));
+    EXPECT_FAILS(self, ask(self->group, self->rank == 0 ? second : first), LKS_E_MISMATCH,
+                 "rank 0: broadcast(f32, 100, root 0); rank 1, rank 2: all_reduce(sum, f32, 100)");
+}
+
+static void asks_for_memory_or_a_sum(member *self)
+{
+    EXPECT_FAILS(self, self->rank < 2 ? ask_memory(self->group) : ask_sum(self->group), LKS_E_MISMATCH,
+                 "rank 0, rank 1: memory_create; rank 2: all_reduce(sum, f32, 1000)");
 }
 
 static void mismatches_are_told_to_all(void **state)
@@ -143,6 +179,10 @@ static void mismatches_are_told_to_all(void **state)
     for (size_t i = 0; i < sizeof mismatches / sizeof mismatches[0]; i++)
         for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++)
             members_run((member_kind)kind, 3, asks_differently, &mismatches[i]);
+    for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++) {
+        members_run((member_kind)kind, 3, asks_in_another_order, NULL);
+        members_run((member_kind)kind, 3, asks_for_memory_or_a_sum, NULL);
+    }
 }
 
 /* ---- leaving ---- */
@@ -191,7 +231,7 @@ static void a_late_member_is_named(void **state)
     CHECK_OK(lks_group_create_threads(2, 0.05, members));
     CHECK_FAILS(ask_sum(members[1]), LKS_E_TIMEOUT,
                 "rank 1 waited 0.05 s in all_reduce(sum, f32, 1000) for rank 0");
-    CHECK_FAILS(ask_barrier(members[0]), LKS_E_TIMEOUT, "rank 1 waited 0.05 s");
+    CHECK_FAILS(lks_group_barrier(members[0]), LKS_E_TIMEOUT, "rank 1 waited 0.05 s");
     CHECK_INT(lks_group_failed_by(members[1]), 1);
     CHECK_INT(lks_group_failed_by(members[0]), 1);
     lks_group_destroy(members[0]);

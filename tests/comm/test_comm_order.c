@@ -6,6 +6,7 @@
 
 #include <lockstep/group.h>
 
+#include "comm/elements.h"
 #include "comm/members.h"
 
 enum { N = 70001 }; /* more than one staging area of f32 */
@@ -38,18 +39,36 @@ static float left_to_right(int size, int i)
     return sum;
 }
 
+static void check_sums(member *self, const float *data, int n, int first)
+{
+    for (int i = 0; i < n; i++) {
+        float wanted = tree_sum(0, self->size, first + i);
+        EXPECT(self, memcmp(&data[i], &wanted, sizeof wanted) == 0, "[%d] is %a, wanted %a", first + i,
+               (double)data[i], (double)wanted);
+    }
+}
+
+/* All three reductions add in the same order, in pieces and eager. */
 static void sums_follow_the_tree(member *self)
 {
-    static const int counts[] = {N, 501}; /* in pieces, and eager */
+    static const int counts[] = {N, 501};
+    lks_group *g = self->group;
     float *data = malloc(N * sizeof *data);
     for (int c = 0; c < 2; c++) {
-        for (int i = 0; i < counts[c]; i++)
-            data[i] = value(self->rank, i);
-        EXPECT_OK(self, lks_group_all_reduce(self->group, data, (size_t)counts[c], LKS_F32, LKS_SUM));
-        for (int i = 0; i < counts[c]; i++) {
-            float wanted = tree_sum(0, self->size, i);
-            EXPECT(self, memcmp(&data[i], &wanted, sizeof wanted) == 0, "[%d] is %a, wanted %a", i,
-                   (double)data[i], (double)wanted);
+        int root = c * (self->size - 1), row = counts[c] / self->size;
+        for (int how = 0; how < 3; how++) {
+            for (int i = 0; i < counts[c]; i++)
+                data[i] = value(self->rank, i);
+            if (how == 0)
+                EXPECT_OK(self, lks_group_all_reduce(g, data, (size_t)counts[c], LKS_F32, LKS_SUM));
+            else if (how == 1)
+                EXPECT_OK(self, lks_group_reduce(g, data, (size_t)counts[c], LKS_F32, LKS_SUM, root));
+            else
+                EXPECT_OK(self, lks_group_reduce_scatter(g, data, data, (size_t)row, LKS_F32, LKS_SUM));
+            if (how < 2 && (how == 0 || self->rank == root))
+                check_sums(self, data, counts[c], 0);
+            if (how == 2)
+                check_sums(self, data, row, self->rank * row);
         }
     }
     free(data);
@@ -74,25 +93,39 @@ static void data_tells_orders_apart(void **state)
 }
 
 /* Each member has a NaN at the index of its rank. */
-static void nan_reaches_all(member *self)
+static void nan_reaches_all_by(member *self, lks_op op)
 {
     float f[16];
     double d[16];
+    uint16_t b[16];
     for (int i = 0; i < 16; i++) {
-        f[i] = i == self->rank ? NAN : (float)(self->rank - i);
-        d[i] = f[i];
+        d[i] = i == self->rank ? (double)NAN : self->rank - i;
+        f[i] = (float)d[i];
+        element_put(b, (size_t)i, LKS_BF16, d[i]);
     }
-    EXPECT_OK(self, lks_group_all_reduce(self->group, f, 16, LKS_F32, LKS_MAX));
-    EXPECT_OK(self, lks_group_all_reduce(self->group, d, 16, LKS_F64, LKS_MAX));
+    EXPECT_OK(self, lks_group_all_reduce(self->group, f, 16, LKS_F32, op));
+    EXPECT_OK(self, lks_group_all_reduce(self->group, d, 16, LKS_F64, op));
+    EXPECT_OK(self, lks_group_all_reduce(self->group, b, 16, LKS_BF16, op));
     for (int i = 0; i < 16; i++) {
         bool wanted = i < self->size;
-        EXPECT(self, isnan(f[i]) == wanted && isnan(d[i]) == wanted, "[%d] is %g and %g", i, (double)f[i],
-               d[i]);
-        EXPECT(self, wanted || f[i] == (float)(self->size - 1 - i), "[%d] is %g", i, (double)f[i]);
+        double e = element_get(b, (size_t)i, LKS_BF16);
+        EXPECT(self, isnan(f[i]) == wanted && isnan(d[i]) == wanted && isnan(e) == wanted,
+               "op %d: [%d] is %g, %g and %g", (int)op, i, (double)f[i], d[i], e);
+        if (wanted || op == LKS_SUM || op == LKS_MEAN || op == LKS_PROD)
+            continue;
+        double chosen = op == LKS_MAX ? self->size - 1 - i : -i;
+        EXPECT(self, f[i] == (float)chosen && d[i] == chosen && e == chosen,
+               "op %d: [%d] is %g, %g and %g, wanted %g", (int)op, i, (double)f[i], d[i], e, chosen);
     }
 }
 
-static void max_passes_nan_on(void **state)
+static void nan_reaches_all(member *self)
+{
+    for (int op = LKS_SUM; op <= LKS_PROD; op++)
+        nan_reaches_all_by(self, (lks_op)op);
+}
+
+static void all_operations_pass_nan_on(void **state)
 {
     (void)state;
     members_run(AS_THREADS, 2, nan_reaches_all, NULL);
@@ -125,7 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(data_tells_orders_apart),
         cmocka_unit_test(order_is_the_tree),
-        cmocka_unit_test(max_passes_nan_on),
+        cmocka_unit_test(all_operations_pass_nan_on),
         cmocka_unit_test(integer_sums_wrap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,18 +29,52 @@ static float value(int rank, uint32_t salt, size_t i)
     return (float)((salt + (uint32_t)rank * 17 + (uint32_t)i) % 1009);
 }
 
-static void check(member *self, const float *data, size_t n, uint32_t salt, int root)
+static float sum(int size, uint32_t salt, size_t i)
 {
-    /* the ends, and some between: all of them would take longer than what is tested */
-    for (size_t i = 0; i < n; i += i + 100 < n ? 97 : 1) {
-        float wanted = 0;
-        for (int r = 0; r < self->size; r++)
-            wanted += root < 0 ? value(r, salt, i) : 0;
-        if (root >= 0)
-            wanted = value(root, salt, i);
-        EXPECT(self, data[i] == wanted, "salt %u count %zu root %d: [%zu] is %g, wanted %g", salt, n, root, i,
-               (double)data[i], (double)wanted);
+    float total = 0;
+    for (int r = 0; r < size; r++)
+        total += value(r, salt, i);
+    return total;
+}
+
+/* Element i of the row `row` of this member's result, for rows of n. */
+static float expected(const member *self, const lks_operation *o, uint32_t salt, int row, size_t i)
+{
+    size_t own = (size_t)self->rank * o->count + i;
+    switch (o->collective) {
+    case LKS_BROADCAST:
+        return value(o->root, salt, i);
+    case LKS_ALL_GATHER:
+    case LKS_GATHER:
+        return value(row, salt, i);
+    case LKS_REDUCE_SCATTER:
+        return sum(self->size, salt, own);
+    case LKS_SCATTER:
+        return value(o->root, salt, own);
+    case LKS_ALL_TO_ALL:
+        return value(row, salt, own);
+    default:
+        return sum(self->size, salt, i);
     }
+}
+
+static void check(member *self, const lks_operation *o, uint32_t salt)
+{
+    bool to_root = o->collective == LKS_REDUCE || o->collective == LKS_GATHER;
+    bool to_others = o->collective == LKS_BROADCAST;
+    if ((to_root && self->rank != o->root) || (to_others && self->rank == o->root))
+        return;
+    bool rows = o->collective == LKS_ALL_GATHER || o->collective == LKS_GATHER ||
+                o->collective == LKS_ALL_TO_ALL;
+    for (int row = 0; row < (rows ? self->size : 1); row++)
+        /* the ends, and some between: all of them would take longer than what is tested */
+        for (size_t i = 0; i < o->count; i += i + 100 < o->count ? 97 : 1) {
+            float got = ((const float *)o->out)[(size_t)row * o->count + i];
+            float wanted = expected(self, o, salt, row, i);
+            EXPECT(self, got == wanted,
+                   "collective %d salt %u count %zu root %d: row %d [%zu] is %g, wanted %g",
+                   (int)o->collective, salt, o->count, o->root, row, i, (double)got, (double)wanted);
+        }
 }
 
 /* Now and then one member is late. */
@@ -50,31 +84,28 @@ static void dawdle(random *own)
         sched_yield();
 }
 
+/* data: [2, size, MOST / size] */
 static void one_operation(member *self, random *common, float *data)
 {
     static const uint32_t most[] = {4, 1030, MOST};
     uint32_t kind = pick(common, 8), salt = pick(common, 1000000);
-    size_t n = pick(common, most[kind < 3 ? 0 : kind < 7 ? 1 : 2]);
-    if (kind == 0) {
-        EXPECT_OK(self, lks_group_barrier(self->group));
-        return;
-    }
-    for (size_t i = 0; i < n; i++)
+    lks_operation o = {.collective = (lks_collective)pick(common, LKS_ALL_TO_ALL + 1), .in = data};
+    o.root = (int)pick(common, (uint32_t)self->size);
+    o.count = pick(common, most[kind < 3 ? 0 : kind < 7 ? 1 : 2]) / (uint32_t)self->size;
+    o.out = data + MOST;
+    if (o.collective == LKS_ALL_REDUCE)
+        o.count *= (size_t)self->size;
+    for (size_t i = 0; i < o.count * (size_t)self->size && i < MOST; i++)
         data[i] = value(self->rank, salt, i);
-    if (salt % 3 == 0) {
-        int root = (int)pick(common, (uint32_t)self->size);
-        EXPECT_OK(self, lks_group_broadcast(self->group, data, n, LKS_F32, root));
-        check(self, data, n, salt, root);
-    } else {
-        EXPECT_OK(self, lks_group_all_reduce(self->group, data, n, LKS_F32, LKS_SUM));
-        check(self, data, n, salt, -1);
-    }
+    EXPECT_OK(self, lks_group_run(self->group, &o));
+    if (o.collective != LKS_BARRIER)
+        check(self, &o, salt);
 }
 
 static void thousands(member *self)
 {
     random common = {12345}, own = {(uint64_t)self->rank};
-    float *data = malloc(MOST * sizeof *data);
+    float *data = malloc(2 * (size_t)MOST * sizeof *data);
     for (int i = 0; i < N_OPERATIONS && self->failure[0] == '\0'; i++) {
         dawdle(&own);
         one_operation(self, &common, data);
@@ -99,7 +130,7 @@ static void in_two_groups(member *self)
     other.group = second[self->size - 1 - self->rank];
     other.rank = lks_group_rank(other.group);
     random common = {777};
-    float *data = malloc(MOST * sizeof *data);
+    float *data = malloc(2 * (size_t)MOST * sizeof *data);
     for (int i = 0; i < N_OPERATIONS / 3 && self->failure[0] == '\0'; i++)
         one_operation(pick(&common, 2) == 0 ? self : &other, &common, data);
     free(data);

@@ -50,7 +50,7 @@ static void describe_mismatch(const lks__shm_member *self, char *text, size_t ca
             if (same(signature_of(self, other), signature))
                 lks__append(text, capacity, "%srank %d", other == r ? separator : ", ", other);
         }
-        char operation[LKS__REQUEST_TEXT_BYTES];
+        char operation[LKS__OPERATION_TEXT_BYTES];
         lks__append(text, capacity, ": %s", lks__signature_text(signature, operation));
         separator = "; ";
     }
@@ -67,7 +67,7 @@ static void describe_missing(const lks__shm_member *self, char *text, size_t cap
         uint64_t arrivals = atomic_load_explicit(&slot->arrivals, memory_order_relaxed);
         if (arrivals >= own)
             continue;
-        char who[LKS__WHO_BYTES], operation[LKS__REQUEST_TEXT_BYTES];
+        char who[LKS__WHO_BYTES], operation[LKS__OPERATION_TEXT_BYTES];
         snprintf(who, sizeof who, "rank %d", r);
         bool joined = atomic_load_explicit(&slot->state, memory_order_relaxed) != LKS__SHM_ABSENT;
         lks__append(text, capacity, "%s%s", text[0] != '\0' ? "; " : "",
@@ -103,13 +103,13 @@ static void poison_left(lks__shm_member *self)
     }
 }
 
-static void poison_timeout(lks__shm_member *self, const lks__request *request)
+static void poison_timeout(lks__shm_member *self, const lks_operation *operation)
 {
-    char missing[LKS__SHM_TEXT_BYTES - 256], operation[LKS__REQUEST_TEXT_BYTES], who[LKS__WHO_BYTES];
+    char missing[LKS__SHM_TEXT_BYTES - 256], text[LKS__OPERATION_TEXT_BYTES], who[LKS__WHO_BYTES];
     describe_missing(self, missing, sizeof missing);
     lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_TIMEOUT, "%s waited %g s in %s for %s",
                     lks__shm_who(self, self->group.rank, who), (double)self->timeout_ns * 1e-9,
-                    lks__signature_text(lks__request_signature(request), operation), missing);
+                    lks__signature_text(lks__operation_signature(operation), text), missing);
 }
 
 /* ---- deciding ---- */
@@ -170,9 +170,9 @@ static void decide(lks__shm_member *self, uint32_t entered)
 }
 
 /* Passed wins over poisoned: then the failure came later, and the next call reports it. */
-static lks_status outcome(const lks__shm_member *self, const lks__request *request, uint32_t entered)
+static lks_status outcome(const lks__shm_member *self, const lks_operation *operation, uint32_t entered)
 {
-    return passed(look(self), entered) ? LKS_OK : lks__shm_failure(self, request, true);
+    return passed(look(self), entered) ? LKS_OK : lks__shm_failure(self, operation, true);
 }
 
 /* ---- waiting ---- */
@@ -206,7 +206,7 @@ static bool yield(const lks__shm_member *self, uint32_t entered)
 
 /* Sleeps in slices: what needs no wake-up call (a death before there are watchers, a decider that was
  * stopped) is noticed at the end of one. */
-static void sleep_until_decided(lks__shm_member *self, const lks__request *request, uint32_t entered)
+static void sleep_until_decided(lks__shm_member *self, const lks_operation *operation, uint32_t entered)
 {
     _Atomic uint32_t *word = &self->control->word;
     lks__deadline deadline = {self->timeout_ns};
@@ -220,7 +220,7 @@ static void sleep_until_decided(lks__shm_member *self, const lks__request *reque
             return;
         int64_t slice_ns = lks__deadline_slice(&deadline), start_ns = lks__now_ns();
         if (slice_ns == 0) {
-            poison_timeout(self, request);
+            poison_timeout(self, operation);
             return;
         }
         lks__futex_sleep(word, seen | LKS__WORD_SLEEPING, slice_ns);
@@ -230,18 +230,18 @@ static void sleep_until_decided(lks__shm_member *self, const lks__request *reque
     }
 }
 
-static void wait_for_others(lks__shm_member *self, const lks__request *request, uint32_t entered)
+static void wait_for_others(lks__shm_member *self, const lks_operation *operation, uint32_t entered)
 {
     if (!(self->has_core && spin(self, entered)) && !yield(self, entered))
-        sleep_until_decided(self, request, entered);
+        sleep_until_decided(self, operation, entered);
 }
 
 /* ---- arriving ---- */
 
-static uint32_t arrive(lks__shm_member *self, const lks__request *request)
+uint32_t lks__shm_arrive(lks__shm_member *self, const lks_operation *operation)
 {
     lks__shm_slot *slot = lks__shm_slot_of(self, self->group.rank);
-    lks__signature signature = lks__request_signature(request);
+    lks__signature signature = lks__operation_signature(operation);
     if (!same(signature, signature_of(self, self->group.rank))) {
         /* release: see decide() */
         atomic_store_explicit(&slot->what, signature.what, memory_order_release);
@@ -252,24 +252,38 @@ static uint32_t arrive(lks__shm_member *self, const lks__request *request)
     atomic_store_explicit(&slot->arrivals, arrivals + 1, memory_order_relaxed);
     /* release: all that this member wrote; acquire: the last to come reads what all wrote. Read-modify-writes
      * keep each other's release sequences, so the last one synchronises with every earlier one. */
-    return atomic_fetch_add_explicit(&self->control->word, 1, memory_order_acq_rel);
-}
-
-lks_status lks__shm_barrier(lks__shm_member *self, const lks__request *request)
-{
-    uint32_t entered = arrive(self, request);
+    uint32_t entered = atomic_fetch_add_explicit(&self->control->word, 1, memory_order_acq_rel);
     if ((entered & LKS__WORD_LEFT) != 0)
         poison_left(self);
-    if ((entered & (LKS__WORD_POISON | LKS__WORD_LEFT)) != 0)
-        return lks__shm_failure(self, request, false);
-    if (all_arrived(self, entered + 1))
-        decide(self, entered);
-    else
-        wait_for_others(self, request, entered);
-    return outcome(self, request, entered);
+    return entered;
 }
 
-lks_status lks__shm_run_barrier(lks_group *group, const lks__request *request)
+/* Whether there was no barrier to come to any more. */
+static bool in_vain(uint32_t entered)
 {
-    return lks__shm_barrier(lks__shm_member_of(group), request);
+    return (entered & (LKS__WORD_POISON | LKS__WORD_LEFT)) != 0;
+}
+
+lks_status lks__shm_barrier_test(lks__shm_member *self, const lks_operation *operation, uint32_t entered)
+{
+    if (in_vain(entered))
+        return lks__shm_failure(self, operation, false);
+    uint32_t word = look(self);
+    if (!decided(word, entered) && all_arrived(self, word))
+        decide(self, entered);
+    return decided(look(self), entered) ? outcome(self, operation, entered) : LKS_IN_PROGRESS;
+}
+
+lks_status lks__shm_barrier_wait(lks__shm_member *self, const lks_operation *operation, uint32_t entered)
+{
+    lks_status status = lks__shm_barrier_test(self, operation, entered);
+    if (status != LKS_IN_PROGRESS)
+        return status;
+    wait_for_others(self, operation, entered);
+    return outcome(self, operation, entered);
+}
+
+lks_status lks__shm_barrier(lks__shm_member *self, const lks_operation *operation)
+{
+    return lks__shm_barrier_wait(self, operation, lks__shm_arrive(self, operation));
 }

@@ -78,7 +78,7 @@ int lks__shm_failed_by(const lks_group *group)
     return by_member ? (int)(poisoner - 2) / LKS__SHM_RECORDS : -1;
 }
 
-lks_status lks__shm_failure(const lks__shm_member *self, const lks__request *request, bool waited)
+lks_status lks__shm_failure(const lks__shm_member *self, const lks_operation *operation, bool waited)
 {
     /* acquire: pairs with the publication of the record */
     uint32_t poisoner = atomic_load_explicit(&self->control->poisoner, memory_order_acquire);
@@ -89,12 +89,12 @@ lks_status lks__shm_failure(const lks__shm_member *self, const lks__request *req
     if (status != LKS_E_PEER)
         return lks__fail(status, "%s", record->text);
 
-    char operation[LKS__REQUEST_TEXT_BYTES];
-    lks__signature_text(lks__request_signature(request), operation);
+    char text[LKS__OPERATION_TEXT_BYTES];
+    lks__signature_text(lks__operation_signature(operation), text);
     if (waited)
         return lks__fail(status, "%s while rank %d waited for it in %s", record->text, self->group.rank,
-                         operation);
-    return lks__fail(status, "%s before rank %d came to %s", record->text, self->group.rank, operation);
+                         text);
+    return lks__fail(status, "%s before rank %d came to %s", record->text, self->group.rank, text);
 }
 
 void lks__shm_poison_if_dead(lks__shm_member *self, lks__shm_author author)

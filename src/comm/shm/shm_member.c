@@ -15,7 +15,7 @@
 #include "comm/available.h"
 #include "comm/shm/shm_wait.h"
 
-static const lks__request create_request = {.collective = LKS__CREATE};
+static const lks_operation create_operation = {.collective = LKS__CREATE};
 
 /* ---- leaving ---- */
 
@@ -76,9 +76,7 @@ static void shm_destroy(lks_group *group)
 }
 
 const lks__backend lks__shm_backend = {
-    .run = {[LKS__BARRIER] = lks__shm_run_barrier,
-            [LKS__ALL_REDUCE] = lks__shm_all_reduce,
-            [LKS__BROADCAST] = lks__shm_broadcast},
+    .run = lks__shm_run,
     .memory_create = lks__shm_memory_create,
     .memory_destroy = lks__shm_memory_destroy,
     .failed_by = lks__shm_failed_by,
@@ -175,7 +173,7 @@ static lks_status wait_for_earlier_group(lks__shm_member *self)
         /* acquire: pairs with reset() */
         uint32_t word = atomic_load_explicit(&self->control->word, memory_order_acquire);
         if ((word & LKS__WORD_POISON) != 0)
-            return lks__shm_failure(self, &create_request, false);
+            return lks__shm_failure(self, &create_operation, false);
         if ((word & LKS__WORD_LEFT) == 0)
             return LKS_OK;
         if (lks__deadline_slice(&deadline) == 0)
@@ -196,11 +194,11 @@ static lks_status join(lks__shm_member *self)
     if (status == LKS_OK)
         status = claim_slot(self);
     if (status == LKS_OK)
-        status = lks__shm_barrier(self, &create_request);
+        status = lks__shm_barrier(self, &create_operation);
     if (status == LKS_OK)
         status = lks__watcher_start(self, &self->watcher);
     if (status == LKS_OK)
-        status = lks__shm_barrier(self, &create_request);
+        status = lks__shm_barrier(self, &create_operation);
     return status;
 }
 

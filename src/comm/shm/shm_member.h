@@ -10,6 +10,7 @@
 #include "comm/shm/shm_control.h"
 
 typedef struct lks__watcher lks__watcher;
+typedef struct lks__shm_task lks__shm_task;
 
 typedef struct lks__shm_member {
     lks_group group; /* first: a member is a group handle */
@@ -20,9 +21,10 @@ typedef struct lks__shm_member {
     bool has_core;             /* every member has a core of its own, so waiting may spin */
     bool same_process;         /* all members are threads of this process */
     int64_t timeout_ns;
-    uint64_t turn;      /* staging areas used so far; equal on all members */
-    uint64_t exchanges; /* offers made so far; same */
-    size_t next_offset; /* where the file's next memory starts; same */
+    lks__shm_task *queue; /* posted and not done, in the order of posts */
+    uint64_t turn;        /* staging areas used so far; equal on all members */
+    uint64_t exchanges;   /* offers made so far; same */
+    size_t next_offset;   /* where the file's next memory starts; same */
 } lks__shm_member;
 
 static inline lks__shm_member *lks__shm_member_of(lks_group *group)
@@ -40,7 +42,15 @@ static inline lks__shm_slot *lks__shm_slot_of(const lks__shm_member *self, int r
  * What members wrote before it, all can read after it.
  * Returns: LKS_OK on every member, or one failure on every member: LKS_E_PEER, LKS_E_TIMEOUT, LKS_E_MISMATCH.
  */
-lks_status lks__shm_barrier(lks__shm_member *self, const lks__request *request) LKS_MUST_USE;
+lks_status lks__shm_barrier(lks__shm_member *self, const lks_operation *operation) LKS_MUST_USE;
+
+/** The barrier's two halves. Arrive gives what the others need: the word that was found, as `entered`. Test
+ * returns LKS_IN_PROGRESS while some have not come. A member has arrived at one barrier at a time. */
+uint32_t lks__shm_arrive(lks__shm_member *self, const lks_operation *operation);
+lks_status lks__shm_barrier_test(lks__shm_member *self, const lks_operation *operation,
+                                 uint32_t entered) LKS_MUST_USE;
+lks_status lks__shm_barrier_wait(lks__shm_member *self, const lks_operation *operation,
+                                 uint32_t entered) LKS_MUST_USE;
 
 /** Who tells of a failure. Each has a record of its own, so a text is never written by two. */
 typedef enum lks__shm_author { LKS__BY_MEMBER, LKS__BY_WATCHER, LKS__BY_OUTSIDER } lks__shm_author;
@@ -50,9 +60,9 @@ typedef enum lks__shm_author { LKS__BY_MEMBER, LKS__BY_WATCHER, LKS__BY_OUTSIDER
 void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
                      ...) LKS_PRINTF(4, 5);
 
-/** The failure of a poisoned group, with the message set for `request`, in which this member was or was not
+/** The failure of a poisoned group, with the message set for `operation`, in which this member was or was not
  * waiting. */
-lks_status lks__shm_failure(const lks__shm_member *self, const lks__request *request, bool waited);
+lks_status lks__shm_failure(const lks__shm_member *self, const lks_operation *operation, bool waited);
 
 /** The rank of the member that poisoned the group; -1: an outsider did, or nobody. */
 int lks__shm_failed_by(const lks_group *group);
@@ -66,7 +76,8 @@ void lks__shm_poison_if_dead(lks__shm_member *self, lks__shm_author author);
 
 /** A barrier at which every member says a number; lks__shm_offer then gives any member's, until the next
  * exchange. */
-lks_status lks__shm_exchange(lks__shm_member *self, const lks__request *request, uint64_t offer) LKS_MUST_USE;
+lks_status lks__shm_exchange(lks__shm_member *self, const lks_operation *operation,
+                             uint64_t offer) LKS_MUST_USE;
 uint64_t lks__shm_offer(const lks__shm_member *self, int rank);
 
 /** Starts a thread that ends the group when a member's process dies. */
@@ -77,10 +88,8 @@ void lks__watcher_stop(lks__watcher *watcher); /* NULL is fine */
  * Ownership: the caller closes *out. */
 lks_status lks__shm_meet(const lks_group_config *config, int *out) LKS_MUST_USE;
 
-/** The collectives (backend.h). */
-lks_status lks__shm_run_barrier(lks_group *group, const lks__request *request) LKS_MUST_USE;
-lks_status lks__shm_all_reduce(lks_group *group, const lks__request *request) LKS_MUST_USE;
-lks_status lks__shm_broadcast(lks_group *group, const lks__request *request) LKS_MUST_USE;
+/** The backend's functions (backend.h). */
+lks_status lks__shm_run(lks_group *group, const lks_operation *operation) LKS_MUST_USE;
 lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memory **out) LKS_MUST_USE;
 void lks__shm_memory_destroy(lks_group_memory *memory);
 

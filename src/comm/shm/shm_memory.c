@@ -20,7 +20,7 @@ typedef struct shm_memory {
     lks_group_memory memory;     /* last: ends in an array */
 } shm_memory;
 
-static const lks__request memory_request = {.collective = LKS__MEMORY};
+static const lks_operation memory_operation = {.collective = LKS__MEMORY};
 
 static shm_memory *memory_of(lks_group_memory *memory)
 {
@@ -109,7 +109,7 @@ static lks_status reserve_own(const lks__shm_member *member, shm_memory *self)
  * is the one that it returns. */
 static lks_status all_succeeded(lks__shm_member *member, const shm_memory *self, lks_status own)
 {
-    lks_status status = lks__shm_exchange(member, &memory_request, own == LKS_OK);
+    lks_status status = lks__shm_exchange(member, &memory_operation, own == LKS_OK);
     if (status != LKS_OK || own != LKS_OK)
         return status != LKS_OK ? status : own;
     for (int r = 0; r < member->group.size; r++)
@@ -141,7 +141,7 @@ lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memo
     lks__shm_member *member = lks__shm_member_of(group);
     shm_memory *self = handle_create(member);
     /* Without a handle this member takes part all the same, asking for what nobody can have. */
-    lks_status status = lks__shm_exchange(member, &memory_request, self != NULL ? bytes : UINT64_MAX);
+    lks_status status = lks__shm_exchange(member, &memory_operation, self != NULL ? bytes : UINT64_MAX);
     size_t total = 0;
     if (status == LKS_OK && !total_bytes(member, &total))
         status = lks__fail(LKS_E_NOMEM,
