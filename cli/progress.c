@@ -175,6 +175,8 @@ void progress_print_result(const lks_train_result *result, double seconds)
 {
     char rate[32], parameters[32], steps[32];
     printf("\nresult after %s steps (%.4g epochs)\n", grouped((double)result->steps, steps), result->epochs);
+    if (result->skipped_steps > 0)
+        printf("  %-20s %s\n", "steps not taken", grouped((double)result->skipped_steps, steps));
     printf("  %-20s %.4f\n", "train loss", result->train_loss);
     if (!isnan(result->test_accuracy)) {
         printf("  %-20s %.4f\n", "test loss", result->test_loss);

@@ -125,7 +125,8 @@ static void show_progress(void *context, const lks_train_progress *update)
 
 static void show_note(void *context, const char *text)
 {
-    (void)context;
+    screen *s = context;
+    progress_end(&s->progress); /* what is said has a line of its own */
     fprintf(stderr, "lockstep: %s\n", text);
 }
 

@@ -18,7 +18,6 @@ typedef struct finding {
     int64_t first_leaf, last_leaf; /* one leaf, or those of which it is one; -1: not in a leaf */
     int64_t n_samples;             /* of that leaf; 0: not known */
     int64_t samples[8];            /* the first ones: indices in the training set */
-    double largest_input;          /* of the leaf's samples, absolute */
     char value[LKS__VALUE_NAME_BYTES];
 } finding;
 
@@ -46,6 +45,20 @@ static const char *find_in_arena(const lks_trainer *t, const float *arena)
     return NULL;
 }
 
+/* The largest value, absolute, of the step's samples on all members. Collective. */
+static lks_status find_largest_input(lks_trainer *t, const lks__position *position, double *out)
+{
+    int64_t m = t->config.plan->leaves_per_process, n_features = lks__network_n_features(t->network);
+    *out = 0.0;
+    for (int64_t i = 0; i < m && !isnan(*out); i++) {
+        int64_t n = lks__train_read_leaf(t, position, t->rank * m + i);
+        double of_leaf = largest(lks__network_input(t->network), n * n_features);
+        if (!(of_leaf <= *out))
+            *out = of_leaf;
+    }
+    return lks_group_all_reduce(t->config.group, out, 1, LKS_F64, LKS_MAX);
+}
+
 /* Reads a leaf again, and what is to be said of its samples. Returns their number. */
 static int64_t take_leaf(lks_trainer *t, const lks__position *position, int64_t leaf, finding *found)
 {
@@ -53,7 +66,6 @@ static int64_t take_leaf(lks_trainer *t, const lks__position *position, int64_t 
     *found = (finding){.first_leaf = leaf, .last_leaf = leaf, .n_samples = n};
     for (int64_t i = 0; i < n && i < LISTED; i++)
         found->samples[i] = t->indices[i];
-    found->largest_input = largest(lks__network_input(t->network), n * lks__network_n_features(t->network));
     return n;
 }
 
@@ -145,12 +157,28 @@ static lks_status find(lks_trainer *t, const lks__position *position, const lks_
 
 typedef struct scene {
     const lks_plan *plan;
+    double lr;            /* of the step; of a run that has ended the largest */
+    bool early;           /* in the first epoch; a run that has ended has had it */
+    double largest_input; /* of the step's samples, absolute */
+
+    /* NULL for a run that has ended */
     const lks__position *position;
     const lks__step_result *result;
     const finding *found;
 } scene;
 
 typedef long long ll; /* what %lld wants */
+
+static bool has_bad_samples(const scene *s)
+{
+    return !isfinite(s->largest_input);
+}
+
+static void tell_bad_samples(const scene *s, size_t bytes, char *out)
+{
+    (void)s;
+    lks__append(out, bytes, "the samples have values that are not finite");
+}
 
 static bool is_summed(const scene *s)
 {
@@ -168,19 +196,19 @@ static void tell_summed(const scene *s, size_t bytes, char *out)
 
 static bool is_out_of_range(const scene *s)
 {
-    return s->found->n_samples > 0 && !(s->found->largest_input <= 100.0);
+    return !(s->largest_input <= 100.0);
 }
 
 static void tell_out_of_range(const scene *s, size_t bytes, char *out)
 {
     lks__append(out, bytes,
                 "the samples have values up to %.4g, where values around 1 are usual (data.normalize)",
-                s->found->largest_input);
+                s->largest_input);
 }
 
 static bool is_scaled_at_once(const scene *s)
 {
-    return s->plan->scaled_lr > s->plan->base_lr && s->plan->warmup_samples <= 0 && s->position->epoch == 0;
+    return s->plan->scaled_lr > s->plan->base_lr && s->plan->warmup_samples <= 0 && s->early;
 }
 
 static void tell_scaled_at_once(const scene *s, size_t bytes, char *out)
@@ -195,7 +223,7 @@ static bool is_above_reference(const scene *s)
 {
     double most = s->plan->base_lr * (s->plan->kappa > 1.0 ? s->plan->kappa : 1.0);
     bool small_batch = s->plan->lr_rule == LKS_LR_NONE && s->plan->kappa < 1.0;
-    return s->plan->reference_batch > 0 && (small_batch || s->result->lr > most * (1.0 + 1e-12));
+    return s->plan->reference_batch > 0 && (small_batch || s->lr > most * (1.0 + 1e-12));
 }
 
 static void tell_above_reference(const scene *s, size_t bytes, char *out)
@@ -212,9 +240,8 @@ static const struct {
     bool (*fits)(const scene *scene);
     void (*tell)(const scene *scene, size_t bytes, char *out);
 } causes[] = {
-    {is_summed, tell_summed},
-    {is_out_of_range, tell_out_of_range},
-    {is_scaled_at_once, tell_scaled_at_once},
+    {has_bad_samples, tell_bad_samples},        {is_summed, tell_summed},
+    {is_out_of_range, tell_out_of_range},       {is_scaled_at_once, tell_scaled_at_once},
     {is_above_reference, tell_above_reference},
 };
 
@@ -243,6 +270,9 @@ static void tell_what(const scene *s, char *out)
 static void tell_where(const scene *s, char *out)
 {
     const finding *f = s->found;
+    if (f->first_leaf < 0 && s->result->trouble == LKS__TROUBLE_GRADIENT)
+        lks__append(out, TEXT_BYTES,
+                    "\n  leaf           none alone: their gradients are finite, the sum is not");
     if (f->first_leaf < 0)
         return;
     if (f->first_leaf == f->last_leaf)
@@ -288,12 +318,12 @@ static void tell_rate(const scene *s, char *out)
         lks__append(out, TEXT_BYTES, "), no warm-up");
 }
 
-/* Returns whether a classic cause fits. */
-static bool tell_cause(const scene *s, char *out)
+/* Returns whether a classic cause fits. label: what stands before it. */
+static bool tell_cause(const scene *s, const char *label, char *out)
 {
     for (size_t i = 0; i < sizeof causes / sizeof causes[0]; i++)
         if (causes[i].fits(s)) {
-            lks__append(out, TEXT_BYTES, "\n  likely cause   ");
+            lks__append(out, TEXT_BYTES, "%s", label);
             causes[i].tell(s, TEXT_BYTES, out);
             return true;
         }
@@ -304,18 +334,45 @@ lks_status lks__diagnose(lks_trainer *t, const lks__position *position, const lk
 {
     finding found;
     char text[TEXT_BYTES] = "";
+    scene s = {.plan = t->config.plan,
+               .lr = result->lr,
+               .early = position->epoch == 0,
+               .position = position,
+               .result = result,
+               .found = &found};
     lks_status status = find(t, position, result, &found);
+    if (status == LKS_OK)
+        status = find_largest_input(t, position, &s.largest_input);
     if (status != LKS_OK)
         return status;
-    const scene s = {.plan = t->config.plan, .position = position, .result = result, .found = &found};
     tell_what(&s, text);
     tell_where(&s, text);
     tell_rate(&s, text);
     tell_running("loss", result->loss_sum / (double)result->samples, &position->watch.loss, text);
     tell_running("gradient norm", result->grad_norm, &position->watch.grad_norm, text);
-    bool known = tell_cause(&s, text);
+    bool known = tell_cause(&s, "\n  likely cause   ", text);
     status = lks__fail(LKS_E_NOT_FINITE, "%s", text);
     return known ? status
                  : lks__error_hint(status,
                                    "try a smaller learning rate, a warm-up (lr.warmup_epochs), or clip.norm");
+}
+
+lks_status lks__guard_end(lks_trainer *t, const lks__position *end, double train_loss)
+{
+    double guess = lks__loss_of_guess((double)lks__network_n_classes(t->network));
+    char text[TEXT_BYTES] = "";
+    lks__position last = *end; /* the run's last step */
+    scene s = {.plan = t->config.plan, .lr = t->config.plan->scaled_lr, .early = true};
+    last.step_in_epoch--;
+    if (guess == 0.0 || !(train_loss >= LKS__WATCH_GUESS_PART * guess))
+        return LKS_OK;
+    lks_status status = find_largest_input(t, &last, &s.largest_input);
+    if (status != LKS_OK || t->rank != 0 || t->config.note == NULL)
+        return status;
+    lks__append(text, TEXT_BYTES,
+                "the run has ended no better than a guess (train loss %.2f; a guess has %.2f)", train_loss,
+                guess);
+    (void)tell_cause(&s, "; likely cause: ", text);
+    t->config.note(t->config.progress_context, text);
+    return LKS_OK;
 }

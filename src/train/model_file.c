@@ -177,7 +177,7 @@ static const struct {
 };
 
 enum {
-    N_COUNTS = 5,
+    N_COUNTS = 6,
     N_REALS = sizeof reals / sizeof reals[0],
     N_NUMBERS = N_COUNTS + N_REALS,
     MAX_METADATA = N_NUMBERS + 3,
@@ -196,11 +196,9 @@ static lks_status describe(description *d, const lks_trainer *t, const lks__posi
     const struct {
         const char *key;
         int64_t value;
-    } numbers[N_COUNTS] = {{"step", position->step},
-                           {"epoch", position->epoch},
-                           {"samples", position->samples},
-                           {"epoch_samples", position->epoch_samples},
-                           {"seed", t->config.seed}};
+    } numbers[N_COUNTS] = {{"step", position->step},       {"epoch", position->epoch},
+                           {"samples", position->samples}, {"epoch_samples", position->epoch_samples},
+                           {"updates", position->updates}, {"seed", t->config.seed}};
     *d = (description){0};
     lks_status status = lks_plan_to_json(t->config.plan, &d->plan);
     if (status != LKS_OK)
@@ -307,13 +305,16 @@ static lks_status read_position(const lks_trainer *t, const lks__safetensors *fi
     if (status == LKS_OK)
         status = read_number(file, path, "epoch_samples", &p.epoch_samples);
     if (status == LKS_OK)
+        status = read_number(file, path, "updates", &p.updates);
+    if (status == LKS_OK)
         status = read_reals(file, path, &p);
     if (status != LKS_OK)
         return status;
     if (plan->lr_rule != LKS_LR_ADASCALE) /* also when the run has had a gain before */
         p.clock = (double)p.samples;
     bool known = p.step == plan->origin.step ? is_origin(plan, &p) : is_reached(plan, &p);
-    bool possible = known && 0 < p.step && 0 < p.epoch_samples && p.clock > 0 && !lks__run_is_over(plan, &p);
+    bool possible = known && 0 < p.step && 0 < p.epoch_samples && p.clock > 0 && p.updates <= p.step &&
+                    !lks__run_is_over(plan, &p);
     if (!possible)
         return lks__fail(LKS_E_FORMAT,
                          "%s: step %" PRId64 ", epoch %" PRId64 ", sample %" PRId64
@@ -363,9 +364,10 @@ static lks_status load(lks_trainer *t, const lks__safetensors *file)
     return status;
 }
 
-lks_status lks__checkpoint_load_values(lks_trainer *t, const char *path, int64_t *step)
+lks_status lks__checkpoint_look(const lks_trainer *t, const char *path, lks__position *out)
 {
     lks__safetensors *file;
+    lks__position p = {0};
     lks_status status = lks__safetensors_open(path, &file);
     if (status != LKS_OK)
         return status;
@@ -373,7 +375,23 @@ lks_status lks__checkpoint_load_values(lks_trainer *t, const char *path, int64_t
     if (status == LKS_OK)
         status = check_names(t, file, path);
     if (status == LKS_OK)
-        status = read_number(file, path, "step", step);
+        status = read_number(file, path, "step", &p.step);
+    if (status == LKS_OK)
+        status = read_number(file, path, "updates", &p.updates);
+    if (status == LKS_OK)
+        status = read_reals(file, path, &p);
+    lks__safetensors_close(file);
+    if (status == LKS_OK)
+        *out = (lks__position){.step = p.step, .updates = p.updates, .gain = p.gain, .watch = p.watch};
+    return status;
+}
+
+lks_status lks__checkpoint_load_values(lks_trainer *t, const char *path)
+{
+    lks__safetensors *file;
+    lks_status status = lks__safetensors_open(path, &file);
+    if (status != LKS_OK)
+        return status;
     for (int set = 0; status == LKS_OK && set <= lks__optim_n_states(&t->config.optimizer); set++)
         status = import_set(t, file, set);
     lks__safetensors_close(file);

@@ -153,7 +153,7 @@ static void take_gain(const lks_trainer *t, const lks__gradient *g, double norm2
 static void make_steps(lks_trainer *t, const lks__gradient *g, double lr, double grad_scale, double clip)
 {
     const lks_optimizer_config *config = &t->config.optimizer;
-    lks__optim_step step = lks__optim_step_make(config, lr, g->step, grad_scale);
+    lks__optim_step step = lks__optim_step_make(config, lr, g->update, grad_scale);
     for (int i = 0; i < lks__network_n_params(t->network); i++) {
         const lks__optim_tensor tensor = {
             .excluded = lks__optim_excludes(config, lks__network_param(t->network, i)->n_dims),

@@ -238,8 +238,15 @@ static lks_status save_model(lks_trainer *t)
     return status;
 }
 
+/* A stop may come when a run has begun to go wrong: the checkpoints to go back to then stay. */
+static int64_t checkpoints_to_keep(const lks_trainer *t, const lks__position *position,
+                                   const lks__step_result *step)
+{
+    return lks__guard_wants_checkpoint(t, position, step) ? t->config.checkpoint_keep : INT64_MAX;
+}
+
 /* When stopped at once, before anything that takes time: who has asked to stop may not wait long. */
-static lks_status save_checkpoint(lks_trainer *t, run *r)
+static lks_status save_checkpoint(lks_trainer *t, run *r, const lks__step_result *step)
 {
     if (t->run_dir == NULL)
         return LKS_OK;
@@ -253,16 +260,19 @@ static lks_status save_checkpoint(lks_trainer *t, run *r)
     if (status == LKS_OK)
         status = lks__checkpoint_save(t, path, &r->position);
     if (status == LKS_OK) /* only now that the new one is whole */
-        status = lks__run_dir_drop_checkpoints(t->run_dir, t->config.checkpoint_keep, r->position.step);
+        status = lks__run_dir_drop_checkpoints(t->run_dir, checkpoints_to_keep(t, &r->position, step),
+                                               r->position.step);
     lks__free(path);
     return status;
 }
 
 /* Not after the last step, which leaves the model. */
-static bool is_checkpoint_due(const lks_trainer *t, const lks__position *position)
+static bool is_checkpoint_due(const lks_trainer *t, const lks__position *position,
+                              const lks__step_result *step)
 {
     int64_t every = t->config.checkpoint_every_steps;
-    return every > 0 && position->step % every == 0 && !lks__run_is_over(t->config.plan, position);
+    return every > 0 && position->step % every == 0 && !lks__run_is_over(t->config.plan, position) &&
+           lks__guard_wants_checkpoint(t, position, step);
 }
 
 /* A checkpoint is from before its epoch's end: what an epoch's last step leaves to do is done again. */
@@ -293,8 +303,8 @@ static lks_status run_steps(lks_trainer *t, run *r)
         bool stopped = r->result.stopped != LKS_STOP_NONE;
         bool whole = is_epoch_over(plan, &r->position);
         bool last = lks__run_is_over(plan, &r->position) || stopped;
-        if ((stopped || is_checkpoint_due(t, &r->position)) &&
-            (status = lks__agree(t->config.group, save_checkpoint(t, r))) != LKS_OK)
+        if ((stopped || is_checkpoint_due(t, &r->position, &step)) &&
+            (status = lks__agree(t->config.group, save_checkpoint(t, r, &step))) != LKS_OK)
             return status;
         if (!whole && !last) {
             lks_train_progress progress = progress_of(r, &step);
@@ -334,7 +344,8 @@ static lks_status finish(lks_trainer *t, run *r)
         status = lks__run_dir_flush(t->run_dir);
     if (status == LKS_OK && !stopped)
         status = save_model(t);
-    return lks__agree(t->config.group, status);
+    status = lks__agree(t->config.group, status);
+    return status == LKS_OK && !stopped ? lks__guard_end(t, &r->position, result->train_loss) : status;
 }
 
 lks_status lks_trainer_run(lks_trainer *t, lks_train_result *out)

@@ -114,7 +114,7 @@ lks_status lks__train_step(lks_trainer *t, const lks__position *position, bool w
         .gain_averages = position->gain,
         .stop_signal = io.flag,
         .requests = io.requests};
-    const lks__gradient gradient = {.step = position->step + 1,
+    const lks__gradient gradient = {.update = position->updates + 1,
                                     .samples = result.samples,
                                     .divisor = gradient_divisor(plan, result.samples),
                                     .leaf_norm2s = io.sums[2],

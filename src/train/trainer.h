@@ -27,6 +27,7 @@ typedef struct lks__position {
     double clock;          /* of the schedule, in samples: lks_plan_lr */
     lks__gain_averages gain;
     double epoch_skipped; /* samples of this epoch in steps that were not taken */
+    int64_t updates;      /* that parameters and optimizer state have had: steps, but for those not taken */
     lks__watch watch;
 } lks__position;
 
@@ -119,7 +120,7 @@ typedef enum lks__tensor_value {
 
 /** The gradient that passes find in the reducer. */
 typedef struct lks__gradient {
-    int64_t step;       /* 1-based, of the run */
+    int64_t update;     /* 1-based, of the optimizer's state */
     int64_t samples;    /* of the step */
     double divisor;     /* the sum over all leaves divided by this is the step's gradient */
     double leaf_norm2s; /* adascale: sum over leaves of the squared norms of their mean gradients */
@@ -190,9 +191,13 @@ lks_status lks__checkpoint_save(lks_trainer *trainer, const char *path,
  *  plan or seed; LKS_E_NOT_FOUND; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__checkpoint_load(lks_trainer *trainer) LKS_MUST_USE;
 
-/** Sets parameters and optimizer state from a checkpoint, and *step to its step. For rank 0. Returns: as
- * lks__checkpoint_load. */
-lks_status lks__checkpoint_load_values(lks_trainer *trainer, const char *path, int64_t *step) LKS_MUST_USE;
+/** What a checkpoint says of its state: step, updates, gain and watch of *out; the rest is zeros. Looks at
+ * the whole file. Returns: as lks__checkpoint_load. */
+lks_status lks__checkpoint_look(const lks_trainer *trainer, const char *path,
+                                lks__position *out) LKS_MUST_USE;
+
+/** Sets parameters and optimizer state from a checkpoint. For rank 0. Returns: as lks__checkpoint_load. */
+lks_status lks__checkpoint_load_values(lks_trainer *trainer, const char *path) LKS_MUST_USE;
 
 /** Hash of a data set's sizes, and of its first and last sample as they are trained on. NULL: 0. */
 lks_status lks__dataset_hash(const lks_dataset *dataset, int64_t *out) LKS_MUST_USE;

@@ -32,6 +32,8 @@ void lks__watch_add(lks__watch *watch, double n_classes, double loss, double gra
     watch->high_steps = high ? watch->high_steps + 1.0 : 0.0;
     if (high || loss < 0.5 * guess)
         watch->left_guess = 1.0;
-    watch->guess_steps = watch->left_guess > 0.0 && loss >= 0.9 * guess ? watch->guess_steps + 1.0 : 0.0;
+    watch->guess_steps = watch->left_guess > 0.0 && loss >= LKS__WATCH_GUESS_PART * guess
+                             ? watch->guess_steps + 1.0
+                             : 0.0;
     watch->skipped_steps = 0.0;
 }

@@ -26,6 +26,8 @@ typedef struct lks__watch {
     double skipped_steps;   /* in a row, to the last one, that were not taken */
 } lks__watch;
 
+#define LKS__WATCH_GUESS_PART 0.9 /* of the loss of a guess: a model with so much is no better than one */
+
 enum {
     LKS__WATCH_HIGH_STEPS = 100,  /* so many in a row: the loss does not come down again */
     LKS__WATCH_GUESS_STEPS = 200, /* so many in a row: the model has fallen apart, with units that are dead */
