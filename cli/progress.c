@@ -159,7 +159,7 @@ static void print_times(const lks_train_times *times)
     } rows[] = {
         {"data", times->data},           {"forward + backward", times->forward_backward},
         {"waiting", times->wait},        {"reduce", times->reduce},
-        {"optimizer", times->optimizer},
+        {"optimizer", times->optimizer}, {"checkpoints", times->checkpoint},
     };
     enum { N = sizeof rows / sizeof rows[0] };
     double sum = 0;

@@ -24,6 +24,8 @@ typedef struct lks_train_times {
     double wait;             /* for other members */
     double reduce;           /* adding gradients over members */
     double optimizer;        /* updating parameters, gradient norm */
+    double checkpoint;       /* between steps: copying the state for a checkpoint, and waiting where the one
+                                before is still being written */
 } lks_train_times;
 
 /** How a run is going; handed to the callback on every member. */

@@ -18,8 +18,9 @@ _Static_assert(sizeof(header) == LKS__ALIGNMENT, "a block starts one alignment a
 
 /* Counters only: no other memory is published through them, so relaxed order is enough. */
 static _Atomic int64_t bytes_in_use[LKS__MEM_CATEGORIES];
-static _Atomic int64_t n_allocations;
 static _Atomic int64_t fail_countdown;
+
+static _Thread_local int64_t n_allocations;
 
 static int must_fail(void)
 {
@@ -43,7 +44,7 @@ void *lks__alloc(size_t bytes, lks__mem category)
     block->bytes = bytes;
     block->category = category;
     atomic_fetch_add_explicit(&bytes_in_use[category], (int64_t)bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(&n_allocations, 1, memory_order_relaxed);
+    n_allocations++;
     return block + 1;
 }
 
@@ -104,7 +105,7 @@ int64_t lks__alloc_bytes(lks__mem category)
 
 int64_t lks__alloc_count(void)
 {
-    return atomic_load_explicit(&n_allocations, memory_order_relaxed);
+    return n_allocations;
 }
 
 void lks__alloc_fail_nth(int64_t n)

@@ -51,9 +51,9 @@ void lks__alloc_note(int64_t bytes, lks__mem category);
 /** Counts bytes of one category in another from now on. */
 void lks__alloc_recount(int64_t bytes, lks__mem from, lks__mem to);
 
-/** Bytes that are allocated now in a category, and how many allocations were ever made, by the whole program.
- */
+/** Bytes that the whole program has allocated now in a category. */
 int64_t lks__alloc_bytes(lks__mem category);
+/** How many allocations this thread has ever made. */
 int64_t lks__alloc_count(void);
 
 /** Makes the nth allocation from now (1: the next) fail, once; 0: none. For tests. */

@@ -22,11 +22,12 @@
 #define METRICS     "metrics.jsonl"
 #define HASHES      "hashes.jsonl"
 #define STARTS      "starts.jsonl"
+#define MODEL       "model.safetensors"
 #define CHECKPOINTS "checkpoints"
 
 /* What a run leaves, besides its plan and its checkpoints; also when it was cut off. */
 static const char *const run_files[] = {
-    CONFIG, CONFIG ".tmp", METRICS, HASHES, STARTS, "model.safetensors", "model.safetensors.tmp", PLAN ".tmp",
+    CONFIG, CONFIG ".tmp", METRICS, HASHES, STARTS, MODEL, MODEL ".tmp", PLAN ".tmp",
 };
 
 enum { N_RUN_FILES = sizeof run_files / sizeof run_files[0] };
@@ -225,8 +226,8 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* Returns 0 or an errno value. */
-static int remove_checkpoints(int dir_fd)
+/* Those whose names end in one of `ends`, a list that ends with NULL. Returns 0 or an errno value. */
+static int remove_checkpoints(int dir_fd, const char *const *ends)
 {
     int fd = openat(dir_fd, CHECKPOINTS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
@@ -239,7 +240,9 @@ static int remove_checkpoints(int dir_fd)
     }
     int error = 0;
     for (const struct dirent *entry; error == 0 && (entry = readdir(folder)) != NULL;) {
-        bool ours = ends_with(entry->d_name, ".safetensors") || ends_with(entry->d_name, ".safetensors.tmp");
+        bool ours = false;
+        for (const char *const *end = ends; *end != NULL; end++)
+            ours |= ends_with(entry->d_name, *end);
         if (ours && unlinkat(fd, entry->d_name, 0) != 0)
             error = errno;
     }
@@ -250,11 +253,23 @@ static int remove_checkpoints(int dir_fd)
 /* Removes what a run has left but its plan, and nothing else. Returns 0 or an errno value. */
 static int remove_run_files(int dir_fd)
 {
-    int error = remove_checkpoints(dir_fd);
+    static const char *const ends[] = {".safetensors", ".safetensors.tmp", NULL};
+    int error = remove_checkpoints(dir_fd, ends);
     for (int i = 0; i < N_RUN_FILES && error == 0; i++)
         if (unlinkat(dir_fd, run_files[i], 0) != 0 && errno != ENOENT)
             error = errno;
     return error != 0 ? error : lks__remove_earlier_configs(dir_fd);
+}
+
+/* What a run was writing when it was killed. */
+static lks_status remove_unfinished(const lks__run_dir *dir)
+{
+    static const char *const ends[] = {".safetensors.tmp", NULL};
+    int error = remove_checkpoints(dir->fd, ends);
+    if (unlinkat(dir->fd, MODEL ".tmp", 0) != 0 && errno != ENOENT && error == 0)
+        error = errno;
+    return error == 0 ? LKS_OK
+                      : lks__fail_errno(LKS_E_IO, error, "cannot remove unfinished files in %s", dir->path);
 }
 
 /* Takes back a directory that was created and could not be filled. */
@@ -407,6 +422,8 @@ lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **
     if (dir == NULL)
         return LKS_E_NOMEM;
     lks_status status = lock_folder(dir->path, &dir->fd);
+    if (status == LKS_OK)
+        status = remove_unfinished(dir);
     for (int i = 0; i < N_LOGS && status == LKS_OK; i++)
         status = lks__metrics_continue(&dir->logs[i], lks__join_path(dir->path, log_names[i]), step);
     if (status != LKS_OK) {

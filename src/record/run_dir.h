@@ -23,8 +23,8 @@ lks_status lks__run_dir_check(const char *path, bool overwrite) LKS_MUST_USE;
 lks_status lks__run_dir_create(const char *path, bool overwrite, const char *config_yaml,
                                const char *plan_json, lks__run_dir **out) LKS_MUST_USE;
 
-/** Opens the directory of an earlier run and cuts its .jsonl files back to that step; its config and plan
- * stay. Locked as by create.
+/** Opens the directory of an earlier run, cuts its .jsonl files back to that step and removes files that it
+ * was cut off in; its config and plan stay. Locked as by create.
  *  Returns: LKS_OK; LKS_E_EXISTS: in use by another run; LKS_E_ARG; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out) LKS_MUST_USE;
 
@@ -53,6 +53,7 @@ lks_status lks__run_dir_drop_checkpoints(const lks__run_dir *dir, int64_t keep, 
 
 /** "checkpoints/step-00000123.safetensors" */
 enum { LKS__CHECKPOINT_NAME_BYTES = 64 };
+#define LKS__BEST_CHECKPOINT "checkpoints/best.safetensors"
 void lks__checkpoint_name(int64_t step, char out[LKS__CHECKPOINT_NAME_BYTES]);
 
 /** Flushes and closes; the files stay. NULL is fine. */

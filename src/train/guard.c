@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "train/checkpoint_writer.h"
 
 enum { MOST_ROLLBACKS = 3 }; /* to one checkpoint */
 
@@ -112,7 +113,9 @@ static lks_status load_calm_checkpoint(lks_trainer *t, lks__position *from)
     char *path = NULL;
     if (t->run_dir == NULL)
         return lks__fail(LKS_E_ARG, "there is no run directory with a checkpoint to go back to");
-    lks_status status = lks__run_dir_list_checkpoints(t->config.output_path, &n, &steps);
+    lks_status status = lks__checkpoint_writer_wait(t->writer); /* it may be the one to go back to */
+    if (status == LKS_OK)
+        status = lks__run_dir_list_checkpoints(t->config.output_path, &n, &steps);
     if (status != LKS_OK)
         return status;
     status = find_calm(t, n, steps, &path, from);

@@ -105,52 +105,82 @@ lks_status lks__params_hash(lks_trainer *t, uint64_t *out)
 }
 
 /* A file's tensors: parameters, and behind them the optimizer's states as "optimizer.<state>.<parameter>". */
-typedef struct contents {
-    int n_tensors;
-    lks__tensor_view *tensors;
+struct lks__snapshot {
+    int n_params, n_tensors;
+    lks__tensor_view *tensors; /* [n_tensors] */
     char (*names)[NAME_BYTES];
-    float *data; /* all tensors in the plain layout */
-} contents;
+    float *data; /* all tensors in the plain layout, one behind the other */
+    lks__position position;
+};
 
-static void contents_deinit(contents *c)
+void lks__snapshot_destroy(lks__snapshot *s)
 {
-    lks__free(c->tensors);
-    lks__free(c->names);
-    lks__free(c->data);
+    if (s == NULL)
+        return;
+    lks__free(s->tensors);
+    lks__free(s->names);
+    lks__free(s->data);
+    lks__free(s);
 }
 
-static lks_status contents_init(contents *c, const lks_trainer *t, int n_sets)
+/* Gives each tensor its name, its shape and its place. */
+static void lay_out(lks__snapshot *s, const lks_trainer *t)
 {
-    int n_params = lks__network_n_params(t->network);
-    int64_t elems = 0;
-    for (int i = 0; i < n_params; i++)
-        elems += lks__network_param(t->network, i)->n_elems;
-
-    *c = (contents){.n_tensors = n_params * n_sets};
-    c->tensors = lks__alloc_array(c->n_tensors, sizeof *c->tensors, LKS__MEM_MISC);
-    c->names = lks__alloc_array(c->n_tensors, sizeof *c->names, LKS__MEM_MISC);
-    c->data = lks__alloc_array(elems * n_sets, sizeof *c->data, LKS__MEM_CHECKPOINT);
-    if (c->tensors != NULL && c->names != NULL && c->data != NULL)
-        return LKS_OK;
-    contents_deinit(c);
-    return LKS_E_NOMEM;
-}
-
-static lks_status contents_fill(contents *c, const lks_trainer *t, int n_sets)
-{
-    int n_params = lks__network_n_params(t->network);
-    float *data = c->data;
-    for (int n = 0; n < n_params * n_sets; n++) {
-        int set = n / n_params;
-        const lks__param *param = lks__network_param(t->network, n % n_params);
-        tensor_name(t, set, param->name, c->names[n]);
-        c->tensors[n] = (lks__tensor_view){c->names[n], param->n_dims, param->shape, data};
-        lks_status status = lks__network_export(t->network, n % n_params, arena_of(t, set), data);
-        if (status != LKS_OK)
-            return status;
+    float *data = s->data;
+    for (int n = 0; n < s->n_tensors; n++) {
+        const lks__param *param = lks__network_param(t->network, n % s->n_params);
+        tensor_name(t, n / s->n_params, param->name, s->names[n]);
+        s->tensors[n] = (lks__tensor_view){s->names[n], param->n_dims, param->shape, data};
         data += param->n_elems;
     }
+}
+
+lks_status lks__snapshot_create(const lks_trainer *t, lks__snapshot **out)
+{
+    *out = NULL;
+    lks__snapshot *s = lks__alloc(sizeof *s, LKS__MEM_MISC);
+    if (s == NULL)
+        return LKS_E_NOMEM;
+    int n_sets = 1 + lks__optim_n_states(&t->config.optimizer);
+    int64_t elems = 0;
+    s->n_params = lks__network_n_params(t->network);
+    s->n_tensors = s->n_params * n_sets;
+    for (int i = 0; i < s->n_params; i++)
+        elems += lks__network_param(t->network, i)->n_elems;
+    s->tensors = lks__alloc_array(s->n_tensors, sizeof *s->tensors, LKS__MEM_MISC);
+    s->names = lks__alloc_array(s->n_tensors, sizeof *s->names, LKS__MEM_MISC);
+    s->data = lks__alloc_array(elems * n_sets, sizeof *s->data, LKS__MEM_CHECKPOINT);
+    if (s->tensors == NULL || s->names == NULL || s->data == NULL) {
+        lks__snapshot_destroy(s);
+        return LKS_E_NOMEM;
+    }
+    lay_out(s, t);
+    *out = s;
     return LKS_OK;
+}
+
+/* The first n tensors. */
+static lks_status copy_tensors(lks__snapshot *s, const lks_trainer *t, int n)
+{
+    float *data = s->data;
+    lks_status status = LKS_OK;
+    for (int i = 0; status == LKS_OK && i < n; i++) {
+        int param = i % s->n_params;
+        status = lks__network_export(t->network, param, arena_of(t, i / s->n_params), data);
+        data += lks__network_param(t->network, param)->n_elems;
+    }
+    return status;
+}
+
+lks_status lks__snapshot_take(lks__snapshot *s, const lks_trainer *t, const lks__position *position)
+{
+    s->position = *position;
+    return copy_tensors(s, t, s->n_tensors);
+}
+
+int64_t lks__snapshot_step(const lks__snapshot *s)
+{
+    return s->position.step;
 }
 
 /* What a position has besides counts; written so that it reads back as the same double. */
@@ -220,32 +250,20 @@ static lks_status describe(description *d, const lks_trainer *t, const lks__posi
 
 lks_status lks__params_save(lks_trainer *t, const char *path)
 {
-    contents c;
-    lks_status status = contents_init(&c, t, 1);
-    if (status != LKS_OK)
-        return status;
-    status = contents_fill(&c, t, 1);
+    lks__snapshot *s = t->snapshot;
+    lks_status status = copy_tensors(s, t, s->n_params);
     if (status == LKS_OK)
-        status = lks__safetensors_write(path, c.n_tensors, c.tensors, 0, NULL);
-    contents_deinit(&c);
+        status = lks__safetensors_write(path, s->n_params, s->tensors, 0, NULL);
     return status;
 }
 
-lks_status lks__checkpoint_save(lks_trainer *t, const char *path, const lks__position *position)
+lks_status lks__snapshot_write(const lks__snapshot *s, const lks_trainer *t, const char *path)
 {
-    int n_sets = 1 + lks__optim_n_states(&t->config.optimizer);
-    contents c;
-    lks_status status = contents_init(&c, t, n_sets);
-    if (status != LKS_OK)
-        return status;
     description d;
-    status = describe(&d, t, position);
+    lks_status status = describe(&d, t, &s->position);
     if (status == LKS_OK)
-        status = contents_fill(&c, t, n_sets);
-    if (status == LKS_OK)
-        status = lks__safetensors_write_checked(path, c.n_tensors, c.tensors, d.n, d.entries);
+        status = lks__safetensors_write_checked(path, s->n_tensors, s->tensors, d.n, d.entries);
     free(d.plan);
-    contents_deinit(&c);
     return status;
 }
 

@@ -25,9 +25,10 @@ static json_t *stop_to_json(lks_train_stop stopped)
 
 static json_t *times_to_json(const lks_train_times *times)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "data", number(times->data), "forward_backward",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "data", number(times->data), "forward_backward",
                      number(times->forward_backward), "wait", number(times->wait), "reduce",
-                     number(times->reduce), "optimizer", number(times->optimizer));
+                     number(times->reduce), "optimizer", number(times->optimizer), "checkpoint",
+                     number(times->checkpoint));
 }
 
 lks_status lks_train_result_to_json(const lks_train_result *result, const lks_plan *plan, double seconds,

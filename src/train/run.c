@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "plan/epoch.h"
+#include "train/checkpoint_writer.h"
 #include "train/guard.h"
 #include "train/trainer.h"
 
@@ -238,32 +239,51 @@ static lks_status save_model(lks_trainer *t)
     return status;
 }
 
-/* A stop may come when a run has begun to go wrong: the checkpoints to go back to then stay. */
-static int64_t checkpoints_to_keep(const lks_trainer *t, const lks__position *position,
-                                   const lks__step_result *step)
-{
-    return lks__guard_wants_checkpoint(t, position, step) ? t->config.checkpoint_keep : INT64_MAX;
-}
-
-/* When stopped at once, before anything that takes time: who has asked to stop may not wait long. */
-static lks_status save_checkpoint(lks_trainer *t, run *r, const lks__step_result *step)
+/* Hands the state to the writer, once it has written what it was given before. Allocates nothing. */
+static lks_status hand_over(lks_trainer *t, run *r, unsigned files)
 {
     if (t->run_dir == NULL)
         return LKS_OK;
-    char *name = r->result.checkpoint;
-    lks__checkpoint_name(r->position.step, name);
-    char *path = lks__run_dir_path(t->run_dir, name);
-    if (path == NULL)
-        return LKS_E_NOMEM;
-    /* the metrics first: a run that goes on from here continues them */
-    lks_status status = lks__run_dir_flush(t->run_dir);
+    lks_status status = lks__checkpoint_writer_wait(t->writer);
+    if (status == LKS_OK) /* the metrics first: a run that goes on from here continues them */
+        status = lks__run_dir_flush(t->run_dir);
     if (status == LKS_OK)
-        status = lks__checkpoint_save(t, path, &r->position);
-    if (status == LKS_OK) /* only now that the new one is whole */
-        status = lks__run_dir_drop_checkpoints(t->run_dir, checkpoints_to_keep(t, &r->position, step),
-                                               r->position.step);
-    lks__free(path);
+        status = lks__snapshot_take(t->snapshot, t, &r->position);
+    if (status != LKS_OK)
+        return status;
+    lks__checkpoint_writer_post(t->writer, files);
+    if ((files & LKS__CHECKPOINT_NUMBERED) != 0)
+        lks__checkpoint_name(r->position.step, r->result.checkpoint);
+    return LKS_OK;
+}
+
+/* Collective: the failure of an earlier write is everybody's here. */
+static lks_status save_checkpoint(lks_trainer *t, run *r, unsigned files)
+{
+    int64_t start = lks__now_ns();
+    lks_status status = lks__agree(t->config.group, hand_over(t, r, files));
+    t->times.checkpoint += lks__seconds_since(start);
     return status;
+}
+
+/* Until every checkpoint is written. Collective. */
+static lks_status wait_for_checkpoints(lks_trainer *t)
+{
+    int64_t start = lks__now_ns();
+    lks_status status = t->writer == NULL ? LKS_OK : lks__checkpoint_writer_wait(t->writer);
+    status = lks__agree(t->config.group, status);
+    t->times.checkpoint += lks__seconds_since(start);
+    return status;
+}
+
+/* Before anything that takes time: who has asked to stop may not wait long. A stop may come when a run has
+ * begun to go wrong: the checkpoints to go back to then stay. */
+static lks_status save_at_stop(lks_trainer *t, run *r, const lks__step_result *step)
+{
+    bool calm = lks__guard_wants_checkpoint(t, &r->position, step);
+    unsigned files = LKS__CHECKPOINT_NUMBERED | (calm ? 0u : LKS__CHECKPOINT_DROP_NONE);
+    lks_status status = save_checkpoint(t, r, files);
+    return status == LKS_OK ? wait_for_checkpoints(t) : status;
 }
 
 /* Not after the last step, which leaves the model. */
@@ -303,8 +323,11 @@ static lks_status run_steps(lks_trainer *t, run *r)
         bool stopped = r->result.stopped != LKS_STOP_NONE;
         bool whole = is_epoch_over(plan, &r->position);
         bool last = lks__run_is_over(plan, &r->position) || stopped;
-        if ((stopped || is_checkpoint_due(t, &r->position, &step)) &&
-            (status = lks__agree(t->config.group, save_checkpoint(t, r, &step))) != LKS_OK)
+        if (stopped)
+            status = save_at_stop(t, r, &step);
+        else if (is_checkpoint_due(t, &r->position, &step))
+            status = save_checkpoint(t, r, LKS__CHECKPOINT_NUMBERED);
+        if (status != LKS_OK)
             return status;
         if (!whole && !last) {
             lks_train_progress progress = progress_of(r, &step);
@@ -321,6 +344,9 @@ static lks_status run_steps(lks_trainer *t, run *r)
 
 static lks_status finish(lks_trainer *t, run *r)
 {
+    lks_status status = wait_for_checkpoints(t);
+    if (status != LKS_OK)
+        return status;
     lks_train_result *result = &r->result;
     for (int i = 0; i < lks__network_n_params(t->network); i++)
         result->parameters += lks__network_param(t->network, i)->n_elems;
@@ -336,7 +362,7 @@ static lks_status finish(lks_trainer *t, run *r)
     result->times.wait = reducer.wait;
     result->times.reduce = reducer.reduce;
     result->times.optimizer = reducer.block;
-    lks_status status = lks__params_hash(t, &result->parameters_hash);
+    status = lks__params_hash(t, &result->parameters_hash);
     bool stopped = result->stopped != LKS_STOP_NONE;
     if (status == LKS_OK && !stopped && !is_hash_due(t, &r->position))
         status = lks__log_hashes(t, r->position.step, r->position.samples);
@@ -367,6 +393,8 @@ lks_status lks_trainer_run(lks_trainer *t, lks_train_result *out)
         status = run_steps(t, &r);
     if (status == LKS_OK)
         status = finish(t, &r);
+    lks__checkpoint_writer_stop(t->writer);
+    t->writer = NULL;
     lks__run_dir_close(t->run_dir);
     t->run_dir = NULL;
     if (status == LKS_OK)

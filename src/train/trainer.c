@@ -12,6 +12,7 @@
 #include "base/machine.h"
 #include "plan/epoch.h"
 #include "plan/plan_check.h"
+#include "train/checkpoint_writer.h"
 
 lks_trainer_config lks_trainer_config_default(void)
 {
@@ -185,6 +186,11 @@ static lks_status create_local(lks_trainer *t)
     if (status == LKS_OK) {
         lks_sampler_config sampler = lks_sampler_config_from_plan(t->config.plan, t->config.seed);
         status = lks_sampler_create(&sampler, &t->sampler);
+    }
+    if (status == LKS_OK && t->rank == 0 && t->config.output_path != NULL) {
+        status = lks__snapshot_create(t, &t->snapshot);
+        if (status == LKS_OK)
+            status = lks__checkpoint_writer_start(t, &t->writer);
     }
     return status;
 }
@@ -368,7 +374,9 @@ void lks_trainer_destroy(lks_trainer *t)
 {
     if (t == NULL)
         return;
+    lks__checkpoint_writer_stop(t->writer);
     lks__run_dir_close(t->run_dir);
+    lks__snapshot_destroy(t->snapshot);
     lks__alloc_recount(t->grads_bytes, LKS__MEM_GRADS, LKS__MEM_COMM);
     lks__alloc_recount(t->states_bytes, LKS__MEM_OPTIMIZER, LKS__MEM_COMM);
     lks__alloc_recount(t->params_bytes, LKS__MEM_PARAMS, LKS__MEM_COMM);

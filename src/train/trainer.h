@@ -31,6 +31,11 @@ typedef struct lks__position {
     lks__watch watch;
 } lks__position;
 
+/** The state after a step, apart from the run that goes on: what a checkpoint is written from. */
+typedef struct lks__snapshot lks__snapshot;
+
+typedef struct lks__checkpoint_writer lks__checkpoint_writer; /* checkpoint_writer.h */
+
 struct lks_trainer {
     lks_trainer_config config; /* what it points to is borrowed */
     int64_t created_ns;
@@ -60,7 +65,9 @@ struct lks_trainer {
 
     lks__position start; /* where the run begins: all zeros, or the checkpoint's */
     bool has_run;
-    lks__run_dir *run_dir;  /* rank 0, when something is written */
+    lks__run_dir *run_dir;          /* rank 0, when something is written */
+    lks__snapshot *snapshot;        /* the same; the writer's while it writes */
+    lks__checkpoint_writer *writer; /* the same */
     unsigned requests;      /* lks__request bits of this member, for the next step; set between steps */
     int64_t rolled_back_to; /* rank 0: step of the checkpoint to which the run has gone back last, */
     int rollbacks;          /* and how often */
@@ -174,17 +181,31 @@ lks_status lks__create_graph(const lks__settings *settings, const lks_dataset_in
 /** Sets the initial parameters, from the seed or from config.init_path. For rank 0. */
 lks_status lks__params_init(lks_trainer *trainer) LKS_MUST_USE;
 
-/** Writes parameters in the plain layout with PyTorch's names. */
+/** Writes parameters in the plain layout with PyTorch's names, by way of the snapshot. For rank 0 of a run
+ * with a run directory. */
 lks_status lks__params_save(lks_trainer *trainer, const char *path) LKS_MUST_USE;
 
 #define LKS__CHECKPOINT_FORMAT_KEY "lockstep_checkpoint"
 #define LKS__CHECKPOINT_FORMAT     "1"
 #define LKS__OPTIMIZER_PREFIX      "optimizer." /* of tensors that are no parameters */
 
+/** Allocates what a snapshot needs. Ownership: the caller destroys *out, before the network; on failure NULL.
+ */
+lks_status lks__snapshot_create(const lks_trainer *trainer, lks__snapshot **out) LKS_MUST_USE;
+void lks__snapshot_destroy(lks__snapshot *snapshot);
+
+/** Copies parameters and optimizer state, in the plain layout, and the position. Allocates nothing. Between
+ * steps, when no member updates them. */
+lks_status lks__snapshot_take(lks__snapshot *snapshot, const lks_trainer *trainer,
+                              const lks__position *position) LKS_MUST_USE;
+
+int64_t lks__snapshot_step(const lks__snapshot *snapshot);
+
 /** Writes a checkpoint: parameters, the optimizer's state as "optimizer.<state>.<parameter>", and as metadata
- * a checksum, the format's version, position, seed, plan (JSON) and config (YAML, when there is one). */
-lks_status lks__checkpoint_save(lks_trainer *trainer, const char *path,
-                                const lks__position *position) LKS_MUST_USE;
+ * a checksum, the format's version, position, seed, plan (JSON) and config (YAML, when there is one). Reads
+ * of the trainer what stays as it is while steps are taken. */
+lks_status lks__snapshot_write(const lks__snapshot *snapshot, const lks_trainer *trainer,
+                               const char *path) LKS_MUST_USE;
 
 /** Sets parameters, optimizer state and start from config.resume_path. For rank 0.
  *  Returns: LKS_OK; LKS_E_FORMAT: damaged, or no checkpoint of this model and optimizer; LKS_E_ARG: another
