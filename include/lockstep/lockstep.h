@@ -6,6 +6,7 @@
 #include <lockstep/checkpoint.h>
 #include <lockstep/config.h>
 #include <lockstep/dataset.h>
+#include <lockstep/ddp.h>
 #include <lockstep/evaluate.h>
 #include <lockstep/graph.h>
 #include <lockstep/group.h>

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Buckets: which gradients are reduced together, and where they lie meanwhile. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "ddp/ddp_parts.h"
+
+static int ascending(const void *a, const void *b)
+{
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Cuts the order into buckets. All that it looks at is equal on all members. */
+static void cut_order(lks_ddp *ddp)
+{
+    int64_t most = ddp->bucket_bytes / (int64_t)sizeof(float);
+    ddp->n_buckets = 0;
+    for (int i = 0; i < ddp->n_tensors; i++) {
+        int32_t tensor = ddp->placed[i] = ddp->order[i];
+        int64_t n_elems = ddp->tensors[tensor].is.n_elems;
+        lks__bucket *bucket = ddp->n_buckets > 0 ? &ddp->buckets[ddp->n_buckets - 1] : NULL;
+        if (bucket == NULL || bucket->is.n_elems + n_elems > most) {
+            bucket = &ddp->buckets[ddp->n_buckets];
+            *bucket = (lks__bucket){.is = {.index = ddp->n_buckets++, .tensors = &ddp->placed[i]}};
+        }
+        bucket->is.n_elems += n_elems;
+        bucket->is.n_tensors++;
+        ddp->tensors[tensor].bucket = bucket->is.index;
+    }
+    /* Ascending within a bucket, so that gradients that lie one behind the other stay so. */
+    for (int b = 0; b < ddp->n_buckets; b++) {
+        ddp->buckets[b].is.n_buckets = ddp->n_buckets;
+        qsort(ddp->placed + (ddp->buckets[b].is.tensors - ddp->placed), (size_t)ddp->buckets[b].is.n_tensors,
+              sizeof ddp->placed[0], ascending);
+    }
+}
+
+/* The gradients of a bucket, if they lie one behind the other, so that they can be reduced where they are;
+ * else NULL. */
+static float *adjacent_grads(const lks_ddp *ddp, const lks_ddp_bucket *bucket)
+{
+    float *first = NULL, *end = NULL;
+    for (int i = 0; i < bucket->n_tensors; i++) {
+        const lks_ddp_tensor *tensor = &ddp->tensors[bucket->tensors[i]].is;
+        if (tensor->n_elems == 0)
+            continue;
+        if (first == NULL)
+            first = tensor->grad;
+        else if (tensor->grad != end)
+            return NULL;
+        end = tensor->grad + tensor->n_elems;
+    }
+    return first;
+}
+
+static size_t staged_bytes(const lks__bucket *bucket)
+{
+    return bucket->is_view ? 0 : lks__round_up((size_t)bucket->is.n_elems * sizeof(float), LKS__ALIGNMENT);
+}
+
+/* Makes more staging memory when any member needs more than it has. */
+static lks_status reserve_staging(lks_ddp *ddp, size_t bytes)
+{
+    int64_t more = bytes > ddp->staging_bytes;
+    lks_status status = lks_group_all_reduce(ddp->group, &more, 1, LKS_I64, LKS_MAX);
+    if (status != LKS_OK || more == 0)
+        return status;
+    size_t wanted = bytes > ddp->staging_bytes ? bytes : ddp->staging_bytes;
+    lks_group_memory *memory;
+    status = lks_group_memory_create(ddp->group, wanted, &memory);
+    if (status != LKS_OK)
+        return status;
+    lks_group_memory_destroy(ddp->staging);
+    ddp->staging = memory;
+    ddp->staging_bytes = wanted;
+    return LKS_OK;
+}
+
+lks_status lks__ddp_build_buckets(lks_ddp *ddp)
+{
+    cut_order(ddp);
+    size_t bytes = 0;
+    for (int b = 0; b < ddp->n_buckets; b++) {
+        lks__bucket *bucket = &ddp->buckets[b];
+        bucket->is.data = adjacent_grads(ddp, &bucket->is);
+        bucket->is_view = bucket->is.data != NULL || bucket->is.n_elems == 0;
+        bytes += staged_bytes(bucket);
+    }
+    lks_status status = reserve_staging(ddp, bytes);
+    if (status != LKS_OK)
+        return status;
+    char *at = ddp->staging != NULL ? lks_group_memory_at(ddp->staging, ddp->rank) : NULL;
+    for (int b = 0; b < ddp->n_buckets; b++) {
+        lks__bucket *bucket = &ddp->buckets[b];
+        if (bucket->is_view)
+            continue;
+        bucket->is.data = (float *)(void *)at;
+        at += staged_bytes(bucket);
+    }
+    lks__ddp_reset_buckets(ddp);
+    return LKS_OK;
+}
+
+void lks__ddp_reset_buckets(lks_ddp *ddp)
+{
+    for (int b = 0; b < ddp->n_buckets; b++)
+        ddp->buckets[b].n_missing = ddp->buckets[b].is.n_tensors;
+    for (int i = 0; i < ddp->n_tensors; i++)
+        ddp->tensors[i].reported = false;
+    ddp->n_observed = 0;
+    ddp->next_bucket = 0;
+}
+
+/* ---- in and out ---- */
+
+static void multiply(float *out, const float *in, int64_t n, float factor)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = in[i] * factor;
+}
+
+/* A division per element: one rounding of the exact quotient, where a multiplication by 1 / divisor has two.
+ */
+static void divide(float *out, const float *in, int64_t n, float divisor)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = in[i] / divisor;
+}
+
+static size_t bytes_of(int64_t n_elems)
+{
+    return (size_t)n_elems * sizeof(float);
+}
+
+void lks__ddp_fill_bucket(lks_ddp *ddp, const lks__bucket *bucket, float weight)
+{
+    float *at = bucket->is.data;
+    if (weight == 0 && bucket->is.n_elems > 0) {
+        memset(at, 0, bytes_of(bucket->is.n_elems));
+        return;
+    }
+    if (bucket->is_view) {
+        if (weight != 1)
+            multiply(at, at, bucket->is.n_elems, weight);
+        return;
+    }
+    for (int i = 0; i < bucket->is.n_tensors; i++) {
+        const lks_ddp_tensor *tensor = &ddp->tensors[bucket->is.tensors[i]].is;
+        multiply(at, tensor->grad, tensor->n_elems, weight); /* by 1: a copy, also of NaN */
+        at += tensor->n_elems;
+    }
+}
+
+void lks__ddp_empty_bucket(lks_ddp *ddp, const lks__bucket *bucket, float divisor)
+{
+    const float *at = bucket->is.data;
+    if (bucket->is_view) {
+        if (divisor != 1)
+            divide(bucket->is.data, at, bucket->is.n_elems, divisor);
+        return;
+    }
+    for (int i = 0; i < bucket->is.n_tensors; i++) {
+        const lks_ddp_tensor *tensor = &ddp->tensors[bucket->is.tensors[i]].is;
+        divide(tensor->grad, at, tensor->n_elems, divisor);
+        at += tensor->n_elems;
+    }
+}
