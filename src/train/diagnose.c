@@ -28,8 +28,8 @@ enum { LISTED = sizeof((finding *)0)->samples / sizeof(int64_t) };
 static double largest(const float *x, int64_t n)
 {
     double most = 0.0;
-    for (int64_t i = 0; i < n; i++)
-        if (!(fabs((double)x[i]) <= most)) /* a NaN too */
+    for (int64_t i = 0; i < n && !isnan(most); i++) /* a NaN is the largest */
+        if (!(fabs((double)x[i]) <= most))
             most = fabs((double)x[i]);
     return most;
 }
@@ -257,11 +257,14 @@ static void tell_what(const scene *s, char *out)
                 (ll)s->position->epoch + 1, (ll)s->position->samples);
     if (s->result->trouble == LKS__TROUBLE_DIVERGES)
         lks__append(out, TEXT_BYTES, "the run diverges: for %d steps %s",
-                    (int)(high ? s->position->watch.high_steps : s->position->watch.guess_steps),
-                    high ? "the loss has been high" : "the model has been no better than a guess");
+                    high ? LKS__WATCH_HIGH_STEPS : LKS__WATCH_GUESS_STEPS,
+                    high ? "or more, nearly all of them, the loss has been high"
+                         : "the model has been no better than a guess");
     else
         lks__append(out, TEXT_BYTES, "the %s is not finite",
                     s->result->trouble == LKS__TROUBLE_LOSS ? "loss" : "gradient");
+    if (s->position->watch.skipped_steps > 1.0)
+        lks__append(out, TEXT_BYTES, ", for %d steps in a row", (int)s->position->watch.skipped_steps);
     /* a NaN without a sign */
     lks__append(out, TEXT_BYTES, " (loss %g, learning rate %g)", isnan(loss) ? (double)NAN : loss,
                 s->result->lr);
@@ -357,6 +360,8 @@ lks_status lks__diagnose(lks_trainer *t, const lks__position *position, const lk
                                    "try a smaller learning rate, a warm-up (lr.warmup_epochs), or clip.norm");
 }
 
+enum { LEAST_STEPS = 100 }; /* of fewer steps nobody expects much */
+
 lks_status lks__guard_end(lks_trainer *t, const lks__position *end, double train_loss)
 {
     double guess = lks__loss_of_guess((double)lks__network_n_classes(t->network));
@@ -364,7 +369,8 @@ lks_status lks__guard_end(lks_trainer *t, const lks__position *end, double train
     lks__position last = *end; /* the run's last step */
     scene s = {.plan = t->config.plan, .lr = t->config.plan->scaled_lr, .early = true};
     last.step_in_epoch--;
-    if (guess == 0.0 || !(train_loss >= LKS__WATCH_GUESS_PART * guess))
+    if (guess == 0.0 || end->watch.loss.weight < LEAST_STEPS ||
+        !(train_loss >= LKS__WATCH_GUESS_PART * guess))
         return LKS_OK;
     lks_status status = find_largest_input(t, &last, &s.largest_input);
     if (status != LKS_OK || t->rank != 0 || t->config.note == NULL)

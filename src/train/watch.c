@@ -29,7 +29,7 @@ void lks__watch_add(lks__watch *watch, double n_classes, double loss, double gra
         lks__running_add(&watch->grad_norm, grad_norm);
 
     bool high = loss > 3.0 * fmax(watch->first_loss, guess);
-    watch->high_steps = high ? watch->high_steps + 1.0 : 0.0;
+    watch->high_steps = high ? watch->high_steps + 1.0 : fmax(watch->high_steps - LKS__WATCH_LOW_STEP, 0.0);
     if (high || loss < 0.5 * guess)
         watch->left_guess = 1.0;
     watch->guess_steps = watch->left_guess > 0.0 && loss >= LKS__WATCH_GUESS_PART * guess

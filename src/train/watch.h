@@ -19,7 +19,8 @@ typedef struct lks__watch {
     lks__running loss;      /* of steps: means over their samples */
     lks__running grad_norm; /* of those steps of which it was measured */
     double first_loss;      /* of the run's first step; 0: none yet */
-    double high_steps;      /* in a row, to the last one, in which the loss was high */
+    double high_steps;      /* in which the loss was high, less LKS__WATCH_LOW_STEP for each since in which it
+                               was not */
     double left_guess;      /* 1 when some step's loss was high, or less than half of a guess's; else 0 */
     double guess_steps;     /* in a row, to the last one, in which the model was no better than a guess; after
                                left_guess only, as a run may well begin so */
@@ -29,7 +30,9 @@ typedef struct lks__watch {
 #define LKS__WATCH_GUESS_PART 0.9 /* of the loss of a guess: a model with so much is no better than one */
 
 enum {
-    LKS__WATCH_HIGH_STEPS = 100,  /* so many in a row: the loss does not come down again */
+    LKS__WATCH_HIGH_STEPS = 100,  /* so many: the loss does not come down again */
+    LKS__WATCH_LOW_STEP = 10,     /* a step of a small batch may have a small loss by chance, a model that has
+                                     come down has     many */
     LKS__WATCH_GUESS_STEPS = 200, /* so many in a row: the model has fallen apart, with units that are dead */
     LKS__WATCH_SKIPPED_STEPS = 20, /* so many in a row: skipping them does not help */
 };
