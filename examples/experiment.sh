@@ -50,8 +50,8 @@ short() {
     awk -v number="$1" 'BEGIN { printf "%.4g\n", number }'
 }
 
-# train RUN CONFIG SETTING ...: one run on two processes, in the folder RUN. Leaves its result in RUN.json and what it has
-# said in RUN.err. Returns 0, or 1 for a run that has failed on its way; anything else ends the experiment.
+# train RUN CONFIG SETTING ...: one run on two processes, in the folder RUN. Leaves its result in RUN.json and what it
+# has said in RUN.err. Returns 0, or 1 for a run that has failed on its way; anything else ends the experiment.
 train() {
     run=$1
     shift

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The classic story of a run that is fine on 4 workers and falls apart on 16, because gradients are added up and the rate
-# is left alone; and its two ways out. Trains four configs on two processes, which play 4 and 16 workers.
+# The classic story of a run that is fine on 4 workers and falls apart on 16, because gradients are added up and the
+# rate is left alone; and its two ways out. Trains four configs on two processes, which play 4 and 16 workers.
 # docs/experiments.md shows what came out.
 name=chimera
 usage='usage: examples/chimera/chimera.sh [--seeds LIST] [--output FOLDER] [key=value ...]
@@ -53,7 +53,7 @@ row() {
         what="failed, exit code $code"
         { echo "$config, seed $seed:" && message "$run" && echo; } >>"$work/messages"
     fi
-    printf '| %-17s | %4s | %5s | %5s | %5s | %7s | %10s | %13s | %13s | %-19s |\n' "$config" "$seed" \
+    printf '| %-17s | %4s | %5s | %5s | %5s | %7s | %10s | %7s | %8s | %-19s |\n' "$config" "$seed" \
         "$(member effective_batch "$work/plan.json")" "$(member total_steps "$work/plan.json")" \
         "$(short "$(member scaled_lr "$work/plan.json")")" "$(member warmup_steps "$work/plan.json")" "$loss" "$first" \
         "$last" "$what"
@@ -62,8 +62,10 @@ row() {
 has_mnist "$@"
 : >"$work/messages"
 cat <<'TABLE'
-| config            | seed | batch | steps |  rate | warm-up | train loss | after epoch 1 | test accuracy | what happened       |
-|-------------------|-----:|------:|------:|------:|--------:|-----------:|--------------:|--------------:|---------------------|
+Train loss of the last epoch; accuracy on the test set after the first epoch and at the end.
+
+| config            | seed | batch | steps |  rate | warm-up | train loss | epoch 1 | accuracy | what happened       |
+|-------------------|-----:|------:|------:|------:|--------:|-----------:|--------:|---------:|---------------------|
 TABLE
 for config in workers_4_sum workers_16_sum workers_16_mean workers_16_linear; do
     for seed in $seeds; do row $config "$seed" "$@"; done

@@ -41,8 +41,9 @@ line() {
         epochs=$(mean %.1f <"$work/epochs")
         rate="x gain"
     fi
-    printf '| %-34s | %5s | %6s | %5s | %6s | %7s | %-13s | %-13s |\n' "$1" "$(member effective_batch "$work/plan.json")" \
-        "$(short "$epochs")" "$steps" "$rate" "$(member warmup_steps "$work/plan.json")" "$2" "$3"
+    printf '| %-34s | %5s | %6s | %5s | %7s | %7s | %-22s | %-13s |\n' "$1" \
+        "$(member effective_batch "$work/plan.json")" "$(short "$epochs")" "$steps" "$rate" \
+        "$(member warmup_steps "$work/plan.json")" "$2" "$3"
 }
 
 # row LABEL PUBLISHED FOLDER SETTING ...: trains it for all seeds and prints its line
@@ -88,8 +89,8 @@ cat <<'TABLE'
 Test error in %, mean +- standard deviation over the seeds. Published: Goyal et al. 2017, tables 1 and 2: ResNet-50 on
 ImageNet, reference batch 256, large batch 8,192 (x 32), 90 epochs, the first 5 of them warm-up.
 
-| batch, rule, warm-up               | batch | epochs | steps |   rate | warm-up | error         | published     |
-|------------------------------------|------:|-------:|------:|-------:|--------:|---------------|---------------|
+| batch, rule, warm-up               | batch | epochs | steps |    rate | warm-up | error                  | published     |
+|------------------------------------|------:|-------:|------:|--------:|--------:|------------------------|---------------|
 TABLE
 row reference '23.60 +- 0.12' reference "$@"
 for times in $kappas; do large "$times" "$@"; done
