@@ -67,6 +67,7 @@ experiment chimera optimizer.lr=1e30
 expect 1 "$work/chimera.out" workers_4_sum,workers_16_sum,workers_16_mean,workers_16_linear
 expect 10 "$work/chimera.out" "failed, exit code 1,failed, exit code 1,failed, exit code 1,failed, exit code 1"
 [ "$(grep -c 'is not finite' "$work/chimera.out")" = 4 ] || fail "the messages are not shown"
+grep -q 'likely cause   gradients are summed over the 16 leaves' "$work/chimera.out" || fail "the sum is not blamed"
 
 experiment chimera epochs=2 optimizer.lr=0.001
 expect 10 "$work/chimera.out" finished,finished,finished,finished
