@@ -73,6 +73,16 @@ typedef struct lks_ddp_bucket {
  */
 typedef lks_status lks_ddp_hook(void *context, lks_group *group, const lks_ddp_bucket *bucket);
 
+/** A hook that halves the bytes: gradients travel as bf16, the upper half of an f32. The context is not used.
+ *
+ * Each member's gradient is rounded to bf16, the sum of these is formed in f32 in the usual order and rounded
+ * to bf16 once. A number with 8 significant bits is within 2^-8 of what it was rounded from, so the error of
+ * a sum is at most 2^-8 (sum of |gradients| + |their sum|), and terms of 2^-16; it is the same on every
+ * member. A group of one rounds nothing.
+ */
+LKS_API lks_status lks_ddp_bf16_hook(void *context, lks_group *group,
+                                     const lks_ddp_bucket *bucket) LKS_MUST_USE;
+
 typedef struct lks_ddp_config {
     lks_group *group; /* outlives the handle */
     int n_tensors;
@@ -83,7 +93,7 @@ typedef struct lks_ddp_config {
     lks_ddp_unused unused;
     int64_t bucket_bytes; /* a bucket holds more only where a single tensor does; 1 MiB */
     int64_t check_every;  /* steps between replica checks; 100; 0: none */
-    lks_ddp_hook *hook;   /* NULL: all-reduce */
+    lks_ddp_hook *hook;   /* NULL: all-reduce; set on all members or on none */
     void *hook_context;
 } lks_ddp_config;
 
