@@ -513,7 +513,10 @@ static void an_allocation_that_fails_is_reported_and_leaks_nothing(void **state)
     (void)state;
     static member m[MAX_MEMBERS];
     trial t = default_trial(1);
-    t.plan.steps = 2;
+    t.plan.steps = 0;
+    t.plan.samples = 64;
+    t.plan.lr_rule = LKS_LR_ADASCALE; /* keeps most */
+    t.plan.reference_batch = 32;
     int64_t before = 0;
     for (int c = 0; c < LKS__MEM_CATEGORIES; c++)
         before += lks__alloc_bytes((lks__mem)c);
