@@ -205,8 +205,9 @@ const lks__option lks__options[] = {
     {"clip.value", FLOAT(clip_value), NOT_NEGATIVE, .default_text = "0",
      .doc = "the elements of the gradient are brought into -value .. value, before clip.norm; 0: no clipping"},
     {"on_divergence", CHOICE(on_divergence, divergences), .default_text = "stop",
-     .doc = "when a loss or a gradient is not finite; stop: the run fails and says why; skip: the step is not "
-            "taken; rollback: parameters go back to the last checkpoint, and the samples since are passed over"},
+     .doc = "when a loss or a gradient is not finite, or the run diverges; stop: the run fails and says why; skip: "
+            "a step that is not finite is not taken; rollback: parameters and optimizer state go back to the last "
+            "good checkpoint, and the samples since are passed over"},
 
     {"comm.timeout", FLOAT(comm_timeout_s), .range = {.min = 0.001, .max = 1e9},
      .default_text = "300", .unit = "seconds",

@@ -333,13 +333,23 @@ static bool tell_cause(const scene *s, const char *label, char *out)
     return false;
 }
 
+/* Whether the steps that have gone wrong began in the first epoch. */
+static bool began_early(const lks_plan *plan, const lks__position *position, const lks__step_result *result)
+{
+    const lks__watch *watch = &position->watch;
+    double steps = fmax(1.0, watch->skipped_steps);
+    if (result->trouble == LKS__TROUBLE_DIVERGES)
+        steps = fmax(watch->high_steps, watch->guess_steps);
+    return (double)position->step + 1.0 - steps < (double)plan->steps_per_epoch;
+}
+
 lks_status lks__diagnose(lks_trainer *t, const lks__position *position, const lks__step_result *result)
 {
     finding found;
     char text[TEXT_BYTES] = "";
     scene s = {.plan = t->config.plan,
                .lr = result->lr,
-               .early = position->epoch == 0,
+               .early = began_early(t->config.plan, position, result),
                .position = position,
                .result = result,
                .found = &found};
@@ -360,6 +370,20 @@ lks_status lks__diagnose(lks_trainer *t, const lks__position *position, const lk
                                    "try a smaller learning rate, a warm-up (lr.warmup_epochs), or clip.norm");
 }
 
+lks_status lks__diagnose_test(lks_trainer *t, const lks__position *end, double lr)
+{
+    char text[TEXT_BYTES] = "";
+    lks__position last = *end; /* the epoch's last step */
+    scene s = {.plan = t->config.plan, .lr = lr, .early = end->epoch == 0};
+    last.step_in_epoch--;
+    lks_status status = find_largest_input(t, &last, &s.largest_input);
+    if (status != LKS_OK)
+        return status;
+    lks__append(text, TEXT_BYTES, "the test loss after step %lld is not finite", (ll)end->step);
+    (void)tell_cause(&s, "\n  likely cause   ", text);
+    return lks__fail(LKS_E_NOT_FINITE, "%s", text);
+}
+
 enum { LEAST_STEPS = 100 }; /* of fewer steps nobody expects much */
 
 lks_status lks__guard_end(lks_trainer *t, const lks__position *end, double train_loss)
@@ -369,8 +393,7 @@ lks_status lks__guard_end(lks_trainer *t, const lks__position *end, double train
     lks__position last = *end; /* the run's last step */
     scene s = {.plan = t->config.plan, .lr = t->config.plan->scaled_lr, .early = true};
     last.step_in_epoch--;
-    if (guess == 0.0 || end->watch.loss.weight < LEAST_STEPS ||
-        !(train_loss >= LKS__WATCH_GUESS_PART * guess))
+    if (guess == 0.0 || end->step < LEAST_STEPS || !(train_loss >= LKS__WATCH_GUESS_PART * guess))
         return LKS_OK;
     lks_status status = find_largest_input(t, &last, &s.largest_input);
     if (status != LKS_OK || t->rank != 0 || t->config.note == NULL)

@@ -30,4 +30,7 @@ lks_status lks__guard_end(lks_trainer *trainer, const lks__position *position,
 lks_status lks__diagnose(lks_trainer *trainer, const lks__position *position,
                          const lks__step_result *result) LKS_MUST_USE;
 
+/** The same of a test loss after the last step of an epoch, which had the rate `lr`. */
+lks_status lks__diagnose_test(lks_trainer *trainer, const lks__position *position, double lr) LKS_MUST_USE;
+
 #endif

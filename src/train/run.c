@@ -168,14 +168,6 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     return LKS_OK;
 }
 
-/* A model that is no model any more must not pass for one. */
-static lks_status check_test_loss(const lks_train_progress *progress)
-{
-    if (isfinite(progress->test_loss))
-        return LKS_OK;
-    return lks__fail(LKS_E_NOT_FINITE, "the test loss after step %" PRId64 " is not finite", progress->step);
-}
-
 static lks_status log_epoch(lks_trainer *t, const run *r, const lks_train_progress *progress)
 {
     if (t->run_dir == NULL)
@@ -200,8 +192,9 @@ static lks_status end_epoch(lks_trainer *t, run *r, const lks__step_result *step
     progress.epoch_end = true;
     if (t->config.test_set != NULL) {
         lks_status status = lks__evaluate(t, &progress.test_loss, &progress.test_accuracy);
-        if (status == LKS_OK)
-            status = check_test_loss(&progress);
+        if (status == LKS_OK &&
+            !isfinite(progress.test_loss)) /* no model any more: it must not pass for one */
+            status = lks__diagnose_test(t, &r->position, step->lr);
         if (status != LKS_OK)
             return status;
     }

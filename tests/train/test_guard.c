@@ -646,8 +646,11 @@ static void adascale_skips_and_goes_back_alike(void **state)
 
 /* --- rollback --- */
 
-static void check_same_tensors(const char *a, const char *b)
+/* The same state: tensors, and what a checkpoint says of updates, averages and losses. */
+static void check_same_state(const char *a, const char *b)
 {
+    static const char *const keys[] = {"updates",       "loss_mean",  "loss_variance", "loss_weight",
+                                       "gain_variance", "gain_norm2", "high_steps",    "skipped_steps"};
     lks__safetensors *one_file, *other;
     static float x[512], y[512];
     CHECK_OK(lks__safetensors_open(a, &one_file));
@@ -661,6 +664,9 @@ static void check_same_tensors(const char *a, const char *b)
         CHECK_OK(lks__safetensors_read(other, info.name, info.n_dims, info.shape, y));
         assert_memory_equal(x, y, (size_t)info.bytes);
     }
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        assert_string_equal(lks__safetensors_metadata(one_file, keys[i]),
+                            lks__safetensors_metadata(other, keys[i]));
     lks__safetensors_close(one_file);
     lks__safetensors_close(other);
 }
@@ -670,8 +676,8 @@ static void check_same_tensors(const char *a, const char *b)
 static void going_back_restores_parameters_and_optimizer_state(void **state)
 {
     (void)state;
-    static const lks_optimizer_kind kinds[] = {LKS_SGD, LKS_ADAM};
-    for (int k = 0; k < 2; k++)
+    static const lks_optimizer_kind kinds[] = {LKS_SGD, LKS_ADAM, LKS_SGD};
+    for (int k = 0; k < 3; k++)
         for (int members = 1; members <= 8; members *= 8) {
             char name[32], four[400], seven[400];
             trial t = default_trial(LKS_DIVERGENCE_ROLLBACK);
@@ -679,6 +685,12 @@ static void going_back_restores_parameters_and_optimizer_state(void **state)
             t.optimizer.momentum = kinds[k] == LKS_SGD ? 0.9 : 0.0;
             t.plan.base_lr = 0.01;
             t.members = members;
+            if (k == 2) {
+                t.plan.steps = 0;
+                t.plan.epochs = 6;
+                t.plan.lr_rule = LKS_LR_ADASCALE;
+                t.plan.reference_batch = 16;
+            }
             t.checkpoint_every = 4;
             t.stop_step = 6;
             snprintf(name, sizeof name, "back%d%d", k, members);
@@ -690,7 +702,7 @@ static void going_back_restores_parameters_and_optimizer_state(void **state)
             CHECK_INT(many[0].result.skipped_steps, 1);
             checkpoint_of(name, 4, four);
             checkpoint_of(name, 7, seven);
-            check_same_tensors(four, seven);
+            check_same_state(four, seven);
             check_hashes_equal(name, 4, 7);
             CHECK_INT(
                 count_lines(name, "metrics.jsonl", "parameters are those of the checkpoint of step 4 again"),
@@ -845,6 +857,7 @@ static void going_back_passes_over_checkpoints_of_a_high_loss(void **state)
     t.plan.reference_batch = 1;
     t.plan.warmup = LKS_WARMUP_CONSTANT;
     t.plan.warmup_epochs = 4;
+    t.plan.steps = 420;
     t.checkpoint_every = 5;
     t.checkpoint_keep = 1;
     t.members = 2;
@@ -855,6 +868,10 @@ static void going_back_passes_over_checkpoints_of_a_high_loss(void **state)
     int step = 0;
     CHECK_INT(sscanf(strstr(many[0].notes[0], " of step "), " of step %d", &step), 1);
     assert_true(step >= 25 && step <= 30);
+    /* counted anew from there on: once more some hundred and fifty steps later; at the end of the run a word
+     */
+    CHECK_INT(count_lines("high", "metrics.jsonl", "the run diverges"), 2);
+    CHECK_INT(many[0].n_notes, 3);
 }
 
 /* --- causes --- */
@@ -879,6 +896,11 @@ static void the_classic_causes_are_named(void **state)
     t.plan.lr_rule = LKS_LR_LINEAR;
     t.plan.reference_batch = 4;
     fail_alike(t);
+    check_says(one[0].message, "likely cause   the learning rate is scaled by 8 from the first step on");
+    trial slow = diverging_trial(LKS_DIVERGENCE_STOP); /* seen after many epochs, but it began in the first */
+    slow.plan.lr_rule = LKS_LR_LINEAR;
+    slow.plan.reference_batch = 4;
+    fail_alike(slow);
     check_says(one[0].message, "likely cause   the learning rate is scaled by 8 from the first step on");
     t.plan.warmup_epochs = 1;
     fail_alike(t);
