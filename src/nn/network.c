@@ -104,21 +104,43 @@ static lks_status run_phase(const lks__run *run, const lks__unit *unit, lks__pha
     return unit->node->op->run[phase] != NULL ? unit->node->op->run[phase](run, unit) : LKS_OK;
 }
 
-lks_status lks__network_forward(lks__network *network, int64_t batch, const float *params,
-                                const lks__draw *draw, lks__loss *out)
+static bool is_finite(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+/* Forward through all nodes, or, when *bad is wanted (not NULL), up to the first one whose value is not
+ * finite; *bad: its index, or n_nodes. */
+static lks_status run_forward(lks__network *network, int64_t batch, const lks__run *run, int *bad)
 {
     const lks__unit *units = find_units(network, batch);
     if (units == NULL)
         return fail_batch(network, batch);
+    lks_status status = LKS_OK;
+    bool good = true;
+    int i = 0, before = lks__network_enter(network);
+    for (; status == LKS_OK && good && i < network->n_nodes; i++) {
+        status = run_phase(run, &units[i], LKS__FORWARD);
+        if (bad != NULL)
+            good = units[i].y != NULL ? is_finite(units[i].y, batch * network->nodes[i].n_elems)
+                                      : isfinite(run->loss->loss_sum);
+    }
+    lks__network_leave(before);
+    if (bad != NULL)
+        *bad = good ? network->n_nodes : i - 1;
+    return status;
+}
 
+lks_status lks__network_forward(lks__network *network, int64_t batch, const float *params,
+                                const lks__draw *draw, lks__loss *out)
+{
     lks__loss loss = {0};
     const lks__run run = {
         .dnn = network->dnn, .params = params, .draw = draw, .labels = network->labels, .loss = &loss};
-    lks_status status = LKS_OK;
-    int before = lks__network_enter(network);
-    for (int i = 0; status == LKS_OK && i < network->n_nodes; i++)
-        status = run_phase(&run, &units[i], LKS__FORWARD);
-    lks__network_leave(before);
+    lks_status status = run_forward(network, batch, &run, NULL);
     network->forwarded = status == LKS_OK ? batch : 0;
     network->drew = draw != NULL;
     if (draw != NULL)
@@ -126,14 +148,6 @@ lks_status lks__network_forward(lks__network *network, int64_t batch, const floa
     if (status == LKS_OK)
         *out = loss;
     return status;
-}
-
-static bool is_finite(const float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return false;
-    return true;
 }
 
 /* In words; operations without parameters are told by the layer that they follow. */
@@ -157,28 +171,18 @@ static void name_value(const lks__network *network, int index, char out[LKS__VAL
 lks_status lks__network_find_not_finite(lks__network *network, int64_t batch, const float *params,
                                         const lks__draw *draw, char out[LKS__VALUE_NAME_BYTES])
 {
-    const lks__unit *units = find_units(network, batch);
-    if (units == NULL)
-        return fail_batch(network, batch);
-
     lks__loss loss = {0};
     const lks__run run = {
         .dnn = network->dnn, .params = params, .draw = draw, .labels = network->labels, .loss = &loss};
-    lks_status status = LKS_OK;
-    bool found = false;
-    int before = lks__network_enter(network);
-    for (int i = 0; status == LKS_OK && !found && i < network->n_nodes; i++) {
-        status = run_phase(&run, &units[i], LKS__FORWARD);
-        found = units[i].y != NULL ? !is_finite(units[i].y, batch * network->nodes[i].n_elems)
-                                   : !isfinite(loss.loss_sum);
-        if (status == LKS_OK && found)
-            name_value(network, i, out);
-    }
-    lks__network_leave(before);
-    network->forwarded = 0; /* there is no whole forward to go back from */
-    if (status == LKS_OK && !found)
-        out[0] = '\0';
-    return status;
+    int bad;
+    lks_status status = run_forward(network, batch, &run, &bad);
+    network->forwarded = 0; /* there may be no whole forward to go back from */
+    if (status != LKS_OK)
+        return status;
+    out[0] = '\0';
+    if (bad < network->n_nodes)
+        name_value(network, bad, out);
+    return LKS_OK;
 }
 
 static lks_status backward_unit(const lks__run *run, const lks__unit *unit)
