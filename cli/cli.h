@@ -43,7 +43,8 @@ typedef struct cli_args {
     const char *split;     /* --split WHAT; NULL: not given */
     int max_restarts;      /* --max-restarts K; 0: not given */
     int restart_processes; /* --restart-processes M; 0: not given */
-    int64_t max_seconds;   /* --max-time DURATION; 0: not given */
+    bool no_pin;
+    int64_t max_seconds; /* --max-time DURATION; 0: not given */
     int n_files;
     const char *files[CLI_MAX_FILES]; /* of a command that takes files */
     int n_overrides;
@@ -75,6 +76,11 @@ typedef struct cli_flag {
 #define CLI_FLAG_MAX_RESTARTS(doc)                                                                           \
     {                                                                                                        \
         "--max-restarts", NULL, "K", doc, CLI_COUNT, offsetof(cli_args, max_restarts)                        \
+    }
+#define CLI_FLAG_NO_PIN                                                                                      \
+    {                                                                                                        \
+        "--no-pin", NULL, NULL, "let processes run on any core, also when there is one for each",            \
+            CLI_SWITCH, offsetof(cli_args, no_pin)                                                           \
     }
 #define CLI_FLAG_JSON                                                                                        \
     {                                                                                                        \

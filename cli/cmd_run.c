@@ -10,13 +10,16 @@ enum { MAX_PROCESSES = 1024 };
 static const cli_flag flags[] = {
     CLI_FLAG_PROCESSES("number of copies to start, 1 to 1024"),
     CLI_FLAG_MAX_RESTARTS("when one fails, start all of them again, K times at most"),
+    CLI_FLAG_NO_PIN,
 };
 
 static const cli_syntax syntax = {
     .command = "run",
-    .summary = "Starts N copies of a program on this machine as one process group, with RANK, WORLD_SIZE,\n"
-               "LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT set. When one fails, the others\n"
-               "are ended. Processes that PROGRAM itself starts are not tied to it: PROGRAM has to end them.",
+    .summary =
+        "Starts N copies of a program on this machine as one process group, with the variables set that\n"
+        "torchrun sets: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT and others. When there\n"
+        "are enough cores, each copy gets its own. When one fails, the others are ended. Processes\n"
+        "that PROGRAM itself starts are not tied to it: PROGRAM has to end them.",
     .n_flags = sizeof flags / sizeof flags[0],
     .flags = flags,
     .takes_program = true,
@@ -49,7 +52,8 @@ int cmd_run(int argc, char **argv)
     lks__launch_config config = {.processes = args.processes,
                                  .argv = (const char *const *)args.program,
                                  .max_restarts = args.max_restarts,
-                                 .restart = restart};
+                                 .restart = restart,
+                                 .pin = args.no_pin ? LKS__PIN_NOT : LKS__PIN_CORES};
     lks_status status = lks__launch(&config, &exit_code);
     return status == LKS_OK ? exit_code : cli_fail(status);
 }

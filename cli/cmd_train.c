@@ -20,6 +20,7 @@ static const cli_flag flags[] = {
     CLI_FLAG_MAX_RESTARTS("when a process dies, go on from the newest checkpoint, K times at most"),
     {"--restart-processes", NULL, "M", "on M processes instead of N after a restart", CLI_COUNT,
      offsetof(cli_args, restart_processes)},
+    CLI_FLAG_NO_PIN,
     {"--max-time", NULL, "TIME", "stop, with a checkpoint, once so much time is over: 90s, 30m, 2h, 1:30:00",
      CLI_TIME, offsetof(cli_args, max_seconds)},
 };
@@ -85,6 +86,9 @@ int cmd_train(int argc, char **argv)
             args->processes);
     if (launched && (args->max_restarts > 0 || args->restart_processes > 0))
         return cli_bad_input("train: RANK is set, so a launcher has started this process, and restarts are "
+                             "up to that one");
+    if (launched && args->no_pin)
+        return cli_bad_input("train: RANK is set, so a launcher has started this process, and --no-pin is "
                              "up to that one");
 
     lks_status status = cli_load_config(args, &command.config);

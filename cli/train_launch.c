@@ -31,9 +31,11 @@ typedef struct run {
 enum { EXTRA_ARGS = 4 }; /* own path, --resume or --overwrite, world=W, NULL */
 
 /* What only the launcher is told; and how a run begins, which one that goes on does not. */
-static const char *const of_launch[] = {"--processes", "--max-restarts", "--restart-processes", NULL};
+static const char *const of_launch[] = {"--processes", "--max-restarts", "--restart-processes", "--no-pin",
+                                        NULL};
 static const char *const of_begin[] = {
-    "--processes", "--max-restarts", "--restart-processes", "--overwrite", "--resume", "--init", NULL};
+    "--processes", "--max-restarts", "--restart-processes", "--no-pin", "--overwrite", "--resume", "--init",
+    NULL};
 
 /* The command line for the processes: as it was given, `without` some flags, and with another flag and
  * setting (NULL: none). */
@@ -106,6 +108,12 @@ static bool restart(void *context, int count, lks__launch_config *next)
     return true;
 }
 
+static int compute_threads(const lks_config *config)
+{
+    int64_t threads;
+    return lks__parse_i64(lks_config_get(config, "threads"), &threads) ? (int)threads : 1;
+}
+
 int train_launch(const train_command *command, const lks_plan *plan)
 {
     run r = {.command = command,
@@ -119,6 +127,8 @@ int train_launch(const train_command *command, const lks_plan *plan)
     lks__launch_config config = {.processes = (int)plan->processes,
                                  .argv = r.argv,
                                  .stop_gently = true,
+                                 .pin = command->args.no_pin ? LKS__PIN_NOT : LKS__PIN_PARTS,
+                                 .threads = compute_threads(command->config),
                                  .started_ns = command->start_ns,
                                  .max_restarts = command->args.max_restarts,
                                  .restart = restart,

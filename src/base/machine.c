@@ -3,11 +3,16 @@
 
 #include "base/machine.h"
 
+#include <limits.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+
+#include "base/text.h"
 
 int64_t lks__now_ns(void)
 {
@@ -68,6 +73,15 @@ int lks__usable_cores(void)
     if (quota > 0 && quota < cores)
         cores = quota;
     return cores > 0 ? cores : 1;
+}
+
+int lks__group_cores(void)
+{
+    const char *pinned = getenv(LKS__PINNED_VARIABLE);
+    int64_t processes;
+    int own = lks__usable_cores();
+    bool told = pinned != NULL && lks__parse_i64(pinned, &processes) && processes <= INT_MAX;
+    return told && processes > own ? (int)processes : own;
 }
 
 int64_t lks__peak_memory_bytes(void)

@@ -16,6 +16,13 @@ static inline double lks__seconds_since(int64_t start_ns)
 /** Cores that this process may keep busy: affinity mask, and the cgroup's quota rounded up; at least 1. */
 int lks__usable_cores(void);
 
+/** Set by a launcher that gave each process of a launch cores of its own: how many processes these are. Each
+ * sees its own cores only, and so knows that the others have theirs. */
+#define LKS__PINNED_VARIABLE "LOCKSTEP_PINNED"
+
+/** Cores that the members of a group on this machine may keep busy together, of which this process is one. */
+int lks__group_cores(void);
+
 /** The largest resident size that this process has had. */
 int64_t lks__peak_memory_bytes(void);
 

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "launch/launch.h"
 
+#include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/error.h"
+#include "base/machine.h"
 #include "launch/processes.h"
 
 static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
@@ -34,11 +39,11 @@ void lks__signals_restore(const lks__signals *signals)
 }
 
 /* One start of all processes, to their end. */
-static lks_status launch_once(const lks__launch_config *config, int n_restarts, const lks__signals *signals,
-                              lks__launch_end *out)
+static lks_status launch_once(const lks__launch_config *config, const lks__try *this_try,
+                              const lks__signals *signals, lks__launch_end *out)
 {
     lks__processes processes;
-    lks_status status = lks__processes_start(config, n_restarts, signals, &processes);
+    lks_status status = lks__processes_start(config, this_try, signals, &processes);
     if (status == LKS_OK)
         *out = lks__processes_watch(&processes, config->stop_gently, signals);
     lks__processes_deinit(&processes);
@@ -54,12 +59,24 @@ static int pending_stop(const lks__signals *signals)
     return signal > 0 ? signal : 0;
 }
 
+/* Tells launches apart, also those of several machines; from the clock where there is nothing random. */
+static void name_run(char out[LKS__RUN_ID_BYTES])
+{
+    uint64_t number;
+    if (getrandom(&number, sizeof number, GRND_NONBLOCK) != (ssize_t)sizeof number)
+        number = (uint64_t)lks__now_ns() ^ (uint64_t)getpid() << 40;
+    snprintf(out, LKS__RUN_ID_BYTES, "lockstep-%016" PRIx64, number);
+}
+
 static lks_status launch_again(const lks__launch_config *config, const lks__signals *signals, int *out)
 {
     lks__launch_config current = *config;
     lks__launch_end end;
+    lks__try this_try = {0};
+    name_run(this_try.run_id);
     for (int n_restarts = 0;; n_restarts++) {
-        lks_status status = launch_once(&current, n_restarts, signals, &end);
+        this_try.n_restarts = n_restarts;
+        lks_status status = launch_once(&current, &this_try, signals, &end);
         if (status != LKS_OK)
             return status;
         *out = end.exit_code;

@@ -31,6 +31,13 @@
  * started again; to the launcher's caller it is a 1. */
 enum { LKS__EXIT_FINAL = 90 };
 
+/** Which cores a process may run on. */
+typedef enum lks__pin {
+    LKS__PIN_NOT,
+    LKS__PIN_CORES, /* as many as it has threads that are busy */
+    LKS__PIN_PARTS, /* its equal part of all: threads that help now and then go where it is idle */
+} lks__pin;
+
 typedef struct lks__launch_config lks__launch_config;
 
 /** Called before the program is started again for the `count`th time, 1 .. max_restarts, when all of its
@@ -43,18 +50,20 @@ struct lks__launch_config {
     bool stop_gently; /* the program stops by itself when asked: Ctrl-C and SIGTERM become one SIGTERM to each
                          process, a second one, later than an echo, kills. false: every signal is passed on,
                          and what is left after a few seconds is killed */
+    lks__pin
+        pin;     /* each process to cores of its own, when there are enough for all; never a single process */
+    int threads; /* that keep a core busy in each process; 0: as many as OMP_NUM_THREADS says */
     int64_t started_ns;       /* for LKS__STARTED_VARIABLE */
     int max_restarts;         /* 0 */
     lks__restart_fn *restart; /* with max_restarts */
     void *restart_context;
 };
 
-/** Starts N copies with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
- * OMP_NUM_THREADS (1, when not set), the restart variables and LOCKSTEP_GROUP_FD set (and LKS__STOP_VARIABLE,
- * as stop_gently says), and returns when all have ended. When one fails the others are ended, and all are
- * started again, max_restarts times at most; not when a signal has asked to stop, and not after an end that
- * another try would not better: exit code 2 (bad input), LKS__EXIT_FINAL, and all processes ending alike with
- * 128 or more (they were stopped).
+/** Starts N copies with the variables set that torchrun sets (docs/launching.md has the list) and
+ * LOCKSTEP_GROUP_FD (and LKS__STOP_VARIABLE, as stop_gently says), and returns when all have ended. When one
+ * fails the others are ended, and all are started again, max_restarts times at most; not when a signal has
+ * asked to stop, and not after an end that another try would not better: exit code 2 (bad input),
+ * LKS__EXIT_FINAL, and all processes ending alike with 128 or more (they were stopped).
  *
  * None of the N processes outlives this one: they die with it, even by SIGKILL. Processes that they start are
  * not tied to it: the programs have to end those.

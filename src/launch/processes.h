@@ -21,6 +21,14 @@ void lks__signals_hold(lks__signals *signals);
 /** Puts mask and dispositions back. Also called by each new process, which so starts as if never forked. */
 void lks__signals_restore(const lks__signals *signals);
 
+enum { LKS__RUN_ID_BYTES = 32 };
+
+/** One of the starts of a launch. */
+typedef struct lks__try {
+    int n_restarts;                 /* that came before */
+    char run_id[LKS__RUN_ID_BYTES]; /* the launch's, the same for all tries */
+} lks__try;
+
 /** The processes of one launch. */
 typedef struct lks__processes {
     int n;
@@ -34,13 +42,13 @@ typedef struct lks__launch_end {
     bool may_restart; /* it failed, nobody has asked to stop, and another try may do better */
 } lks__launch_end;
 
-/** Starts all processes of the config, after so many restarts; returns when each one runs its program.
+/** Starts all processes of the config; returns when each one runs its program.
  *
  * Ownership: the caller deinits *out, once no process is running.
  * Returns:   LKS_OK; on failure no process is left and *out is empty.
  */
-lks_status lks__processes_start(const lks__launch_config *config, int n_restarts, const lks__signals *signals,
-                                lks__processes *out) LKS_MUST_USE;
+lks_status lks__processes_start(const lks__launch_config *config, const lks__try *this_try,
+                                const lks__signals *signals, lks__processes *out) LKS_MUST_USE;
 
 void lks__processes_deinit(lks__processes *processes);
 

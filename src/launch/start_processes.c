@@ -18,15 +18,18 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/machine.h"
+#include "launch/pin.h"
 #include "launch/processes.h"
 
 /* What all processes of one launch share while they start. Descriptors are -1 when not open. */
 typedef struct start_state {
     const lks__launch_config *config;
     const lks__signals *signals;
-    int n_restarts; /* that came before */
+    const lks__try *this_try;
     pid_t launcher;
     int port;
+    lks__pins pins;
     int group_fd;  /* the empty memory file that becomes LOCKSTEP_GROUP_FD */
     int report[2]; /* a pipe: an errno value from each process that can't run the program, then end of file */
 } start_state;
@@ -67,14 +70,48 @@ static bool set_restarts(int n, int most)
            set_number("TORCHELASTIC_RESTART_COUNT", n) && set_number("TORCHELASTIC_MAX_RESTARTS", most);
 }
 
+/* One machine is one group of torchrun's, and all its processes play one role. */
+static bool set_places(int rank, int n)
+{
+    const struct {
+        const char *name;
+        int value;
+    } places[] = {
+        {"RANK", rank},      {"WORLD_SIZE", n},      {"LOCAL_RANK", rank}, {"LOCAL_WORLD_SIZE", n},
+        {"ROLE_RANK", rank}, {"ROLE_WORLD_SIZE", n}, {"GROUP_RANK", 0},    {"GROUP_WORLD_SIZE", 1},
+    };
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        if (!set_number(places[i].name, places[i].value))
+            return false;
+    return setenv("ROLE_NAME", "default", 1) == 0;
+}
+
+/* Where programs for torchrun meet: nobody else keeps a store for them there, so rank 0 does. */
+static bool set_meeting(const start_state *start)
+{
+    return setenv("MASTER_ADDR", "127.0.0.1", 1) == 0 && set_number("MASTER_PORT", start->port) &&
+           unsetenv("TORCHELASTIC_USE_AGENT_STORE") == 0 &&
+           setenv("TORCHELASTIC_RUN_ID", start->this_try->run_id, 1) == 0;
+}
+
+static bool set_cores(const lks__pins *pins)
+{
+    return setenv("OMP_NUM_THREADS", "1", 0) == 0 &&
+           (pins->n > 0 ? set_number(LKS__PINNED_VARIABLE, pins->n) : unsetenv(LKS__PINNED_VARIABLE) == 0);
+}
+
 static bool set_environment(const start_state *start, int rank)
 {
-    int n = start->config->processes;
-    return set_number("RANK", rank) && set_number("WORLD_SIZE", n) && set_number("LOCAL_RANK", rank) &&
-           set_number("LOCAL_WORLD_SIZE", n) && setenv("MASTER_ADDR", "127.0.0.1", 1) == 0 &&
-           set_number("MASTER_PORT", start->port) && set_number("LOCKSTEP_GROUP_FD", start->group_fd) &&
-           setenv("OMP_NUM_THREADS", "1", 0) == 0 && set_stop(start->config) &&
-           set_restarts(start->n_restarts, start->config->max_restarts);
+    return set_places(rank, start->config->processes) && set_meeting(start) &&
+           set_number("LOCKSTEP_GROUP_FD", start->group_fd) && set_cores(&start->pins) &&
+           set_stop(start->config) && set_restarts(start->this_try->n_restarts, start->config->max_restarts);
+}
+
+/* It runs all the same where it may not choose its cores, though slower. */
+static void move_to_cores(const start_state *start, int rank)
+{
+    if (!lks__pins_apply(&start->pins, rank))
+        fprintf(stderr, "lockstep: rank %d is not pinned to its cores: %s\n", rank, strerror(errno));
 }
 
 /* The new process: ties its life to the launcher's and becomes the program. */
@@ -84,6 +121,7 @@ static _Noreturn void become_program(const start_state *start, int rank)
     bool ready = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == start->launcher &&
                  fcntl(start->group_fd, F_SETFD, 0) == 0 && set_environment(start, rank);
     if (ready) {
+        move_to_cores(start, rank);
         lks__signals_restore(start->signals);
         execvp(start->config->argv[0], (char *const *)start->config->argv);
     }
@@ -148,8 +186,9 @@ static lks_status open_start(start_state *start)
     return LKS_OK;
 }
 
-static void close_start(const start_state *start)
+static void close_start(start_state *start)
 {
+    lks__pins_deinit(&start->pins);
     const int fds[] = {start->group_fd, start->report[0], start->report[1]};
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
         if (fds[i] >= 0)
@@ -165,13 +204,13 @@ static void kill_all(lks__processes *processes)
                 ;
 }
 
-lks_status lks__processes_start(const lks__launch_config *config, int n_restarts, const lks__signals *signals,
-                                lks__processes *out)
+lks_status lks__processes_start(const lks__launch_config *config, const lks__try *this_try,
+                                const lks__signals *signals, lks__processes *out)
 {
     *out = (lks__processes){0};
     start_state start = {.config = config,
                          .signals = signals,
-                         .n_restarts = n_restarts,
+                         .this_try = this_try,
                          .launcher = getpid(),
                          .port = free_port(),
                          .group_fd = -1,
@@ -181,6 +220,7 @@ lks_status lks__processes_start(const lks__launch_config *config, int n_restarts
     if (processes.pids == NULL)
         return LKS_E_NOMEM;
 
+    lks__pins_init(config, &start.pins);
     lks_status status = open_start(&start);
     if (status == LKS_OK)
         status = fork_all(&start, &processes);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* sched_getaffinity */
+
 #include "launched_program.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -95,6 +98,34 @@ static int play_variables(char **args)
     return 0;
 }
 
+static int play_cores(char **args)
+{
+    (void)args;
+    char list[300] = "";
+    int n = 0;
+    cpu_set_t mask;
+    if (sched_getaffinity(0, sizeof mask, &mask) != 0)
+        return UNUSABLE;
+    for (size_t cpu = 0; cpu < CPU_SETSIZE && n < (int)sizeof list - 8; cpu++)
+        if (CPU_ISSET(cpu, &mask))
+            n += snprintf(list + n, sizeof list - (size_t)n, " %zu", cpu);
+    report("ready");
+    report("LOCKSTEP_PINNED=%s cores%s", variable("LOCKSTEP_PINNED"), list);
+    return 0;
+}
+
+static int play_torchrun(char **args)
+{
+    (void)args;
+    report("ready");
+    report("ROLE_RANK=%s ROLE_WORLD_SIZE=%s ROLE_NAME=%s GROUP_RANK=%s GROUP_WORLD_SIZE=%s "
+           "TORCHELASTIC_USE_AGENT_STORE=%s TORCHELASTIC_RUN_ID=%s",
+           variable("ROLE_RANK"), variable("ROLE_WORLD_SIZE"), variable("ROLE_NAME"), variable("GROUP_RANK"),
+           variable("GROUP_WORLD_SIZE"), variable("TORCHELASTIC_USE_AGENT_STORE"),
+           variable("TORCHELASTIC_RUN_ID"));
+    return 0;
+}
+
 static int play_fail(char **args)
 {
     if (rank() != number(args[0]))
@@ -158,9 +189,10 @@ static const struct {
     int (*play)(char **args);
     int n_args; /* at least */
 } ways[] = {
-    {"exit", play_exit, 1},     {"variables", play_variables, 0}, {"fail", play_fail, 2},
-    {"wait", play_wait, 0},     {"stubborn", play_stubborn, 0},   {"gentle", play_gentle, 1},
-    {"listen", play_listen, 0}, {"tries", play_tries, 1},
+    {"exit", play_exit, 1},         {"variables", play_variables, 0}, {"fail", play_fail, 2},
+    {"wait", play_wait, 0},         {"stubborn", play_stubborn, 0},   {"gentle", play_gentle, 1},
+    {"listen", play_listen, 0},     {"tries", play_tries, 1},         {"cores", play_cores, 0},
+    {"torchrun", play_torchrun, 0},
 };
 
 int launched_program(int argc, char **argv)

@@ -71,6 +71,38 @@ static void each_process_gets_its_variables(void **state)
     check_variables(true);
 }
 
+static void set_agent_store(void)
+{
+    setenv("TORCHELASTIC_USE_AGENT_STORE", "True", 1); /* there is none here: rank 0 would wait for it */
+    setenv("TORCHELASTIC_RUN_ID", "x", 1);
+}
+
+/* What else programs for torchrun read. The number of the run is the same for all processes, and another one
+ * the next time. */
+static void programs_for_torchrun_find_their_variables(void **state)
+{
+    (void)state;
+    char ids[2][64] = {"", ""};
+    for (int round = 0; round < 2; round++) {
+        launcher l;
+        start(&l, 2, false, "torchrun", set_agent_store);
+        CHECK_INT(finish(&l), 0);
+        for (int rank = 0; rank < 2; rank++) {
+            int pid;
+            char text[400], expected[400];
+            get_report(&l, rank, 1, &pid, text, sizeof text);
+            if (rank == 0)
+                CHECK_INT(sscanf(strstr(text, "RUN_ID="), "RUN_ID=%63s", ids[round]), 1);
+            snprintf(expected, sizeof expected,
+                     "ROLE_RANK=%d ROLE_WORLD_SIZE=2 ROLE_NAME=default GROUP_RANK=0 GROUP_WORLD_SIZE=1 "
+                     "TORCHELASTIC_USE_AGENT_STORE=(unset) TORCHELASTIC_RUN_ID=%s",
+                     rank, ids[round]);
+            assert_string_equal(text, expected);
+        }
+    }
+    assert_string_not_equal(ids[0], ids[1]);
+}
+
 static void set_threads(void)
 {
     setenv("OMP_NUM_THREADS", "5", 1);
@@ -295,6 +327,7 @@ int main(int argc, char **argv)
         return launched_program(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_process_gets_its_variables),
+        cmocka_unit_test(programs_for_torchrun_find_their_variables),
         cmocka_unit_test(a_given_number_of_threads_stays),
         cmocka_unit_test(exit_codes_are_told),
         cmocka_unit_test(one_that_fails_ends_the_others),

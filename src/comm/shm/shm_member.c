@@ -107,7 +107,7 @@ static lks_status member_create(lks__segment *segment, int rank, int size, doubl
     self->group.rank = rank;
     self->group.size = size;
     self->segment = lks__segment_get(segment);
-    self->has_core = size <= lks__usable_cores();
+    self->has_core = size <= lks__group_cores();
     self->timeout_ns = lks__timeout_ns(timeout_s);
     self->next_offset = bytes;
     void *control;
