@@ -11,6 +11,14 @@
 
 LKS_BEGIN_DECLS
 
+/** Which checkpoint is the best: the one with the best value after an epoch, or at the end of the run. */
+typedef enum lks_checkpoint_best {
+    LKS_BEST_NONE, /* none is kept for its value */
+    LKS_BEST_TEST_LOSS,
+    LKS_BEST_TEST_ACCURACY,
+    LKS_BEST_TRAIN_LOSS, /* mean over the epoch's samples */
+} lks_checkpoint_best;
+
 /** What a safetensors file holds: of a checkpoint format, position, seed and plan, of any file its tensors. A
  * checksum is compared when there is one; a checkpoint must have one. The JSON is one object whose values are
  * null where the file has none. Ownership: the caller frees *out with free().

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <lockstep/checkpoint.h>
 #include <lockstep/config.h>
 #include <lockstep/dataset.h>
 #include <lockstep/export.h>
@@ -112,9 +113,12 @@ typedef struct lks_trainer_config {
                                        and the plan then become the run directory's. NULL: none */
     int64_t metrics_every_steps;    /* lines in metrics.jsonl; 10 */
     int64_t hashes_every_steps;     /* entries of hashes.jsonl; 100 */
-    int64_t checkpoint_every_steps; /* 0: a checkpoint only when stopped */
-    int64_t checkpoint_keep;        /* newest checkpoints that stay; 3 */
-    const volatile int *stop_signal; /* non-zero asks all members to stop at the next step; NULL: never */
+    int64_t checkpoint_every_steps; /* 0: not by steps; a stop leaves a checkpoint anyway */
+    double checkpoint_every_seconds; /* the first step that ends so long after the last one; 0: not by time */
+    int64_t checkpoint_every_epochs; /* 0: not by epochs */
+    lks_checkpoint_best checkpoint_best; /* kept besides as checkpoints/best.safetensors */
+    int64_t checkpoint_keep;             /* newest checkpoints that stay; 3 */
+    const volatile int *stop_signal;     /* non-zero asks all members to stop at the next step; NULL: never */
     double max_seconds; /* all members stop after the first step that some member begins when so much time
                            since lks_trainer_create is over; 0: no limit */
     lks_train_progress_fn *progress; /* called after each step; NULL: none */

@@ -66,6 +66,11 @@ static const lks__choice rules[] = {{"none", LKS_LR_NONE},
                                     {"legw", LKS_LR_LEGW},
                                     {"adascale", LKS_LR_ADASCALE},
                                     {NULL, 0}};
+static const lks__choice bests[] = {{"none", LKS_BEST_NONE},
+                                    {"test_loss", LKS_BEST_TEST_LOSS},
+                                    {"test_accuracy", LKS_BEST_TEST_ACCURACY},
+                                    {"train_loss", LKS_BEST_TRAIN_LOSS},
+                                    {NULL, 0}};
 static const lks__choice warmups[] = {
     {"gradual", LKS_WARMUP_GRADUAL}, {"constant", LKS_WARMUP_CONSTANT}, {"none", LKS_WARMUP_NONE}, {NULL, 0}};
 static const lks__choice warmup_froms[] = {
@@ -217,10 +222,17 @@ const lks__option lks__options[] = {
     {"hashes.every_steps", COUNT(hashes_every_steps), .default_text = "100", .unit = "steps",
      .doc = "steps between two entries of hashes.jsonl, besides the initial and the final parameters; `lockstep "
             "compare` finds where two runs part"},
-    {"checkpoint.every_steps", COUNT(checkpoint_every_steps), .default_doc = "only when stopped", .unit = "steps",
-     .doc = "steps between two checkpoints, which --resume goes on from"},
+    {"checkpoint.every_steps", COUNT(checkpoint_every_steps), .default_doc = "not set", .unit = "steps",
+     .doc = "steps between two checkpoints, which --resume goes on from; a run that is stopped leaves one anyway"},
+    {"checkpoint.every_seconds", FLOAT(checkpoint_every_seconds), BETWEEN(0, 1e9), .default_text = "0",
+     .unit = "seconds", .doc = "time between two checkpoints, by the first process's clock; 0: not by time"},
+    {"checkpoint.every_epochs", COUNT(checkpoint_every_epochs), .default_doc = "not set", .unit = "epochs",
+     .doc = "epochs between two checkpoints, which are written after the epoch's evaluation"},
     {"checkpoint.keep", COUNT(checkpoint_keep), .default_text = "3",
      .doc = "how many of the newest checkpoints stay"},
+    {"checkpoint.best", CHOICE(checkpoint_best, bests), .default_text = "none",
+     .doc = "keeps besides, as checkpoints/best.safetensors, the state after the epoch with the smallest test "
+            "loss, the largest test accuracy or the smallest training loss"},
 };
 /* clang-format on */
 

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <lockstep/checkpoint.h>
 #include <lockstep/config.h>
 #include <lockstep/optimizer.h>
 #include <lockstep/plan.h>
@@ -58,8 +59,11 @@ typedef struct lks__settings {
     double comm_timeout_s;
     int64_t metrics_every_steps;
     int64_t hashes_every_steps;
-    int64_t checkpoint_every_steps; /* 0: only when stopped */
+    int64_t checkpoint_every_steps;  /* 0: not by steps */
+    double checkpoint_every_seconds; /* 0: not by time */
+    int64_t checkpoint_every_epochs; /* 0: not by epochs */
     int64_t checkpoint_keep;
+    lks_checkpoint_best checkpoint_best;
 } lks__settings;
 
 const lks__settings *lks__config_settings(const lks_config *config);

@@ -72,6 +72,12 @@ static json_t *number_or_null(const char *text)
     return text != NULL && lks__parse_i64(text, &number) ? json_integer(number) : json_null();
 }
 
+static json_t *real_or_null(const char *text)
+{
+    double number;
+    return text != NULL && lks__parse_f64(text, &number) ? json_real(number) : json_null();
+}
+
 static json_t *object_or_null(const char *text)
 {
     json_t *object = text != NULL ? json_loads(text, 0, NULL) : NULL;
@@ -109,6 +115,11 @@ static lks_status describe_file(const lks__safetensors *file, json_t **out)
     for (int i = 0; i < N_POSITION_KEYS; i++)
         failures += json_object_set_new(object, position_keys[i],
                                         number_or_null(lks__safetensors_metadata(file, position_keys[i])));
+    failures += json_object_set_new(object, "best", text_or_null(lks__safetensors_metadata(file, "best")));
+    failures += json_object_set_new(object, "best_value",
+                                    real_or_null(lks__safetensors_metadata(file, "best_value")));
+    failures += json_object_set_new(object, "best_step",
+                                    number_or_null(lks__safetensors_metadata(file, "best_step")));
     failures += json_object_set_new(object, "plan", object_or_null(lks__safetensors_metadata(file, "plan")));
     failures += json_object_set_new(object, "tensors", tensor_list(file));
     if (failures == 0) {
@@ -162,6 +173,9 @@ static void add_file(lks__text *text, const json_t *file)
     lks__text_add(text, "  %-16s %16s\n", "checksum", checked ? "right" : "none");
     for (int i = 0; i < N_POSITION_KEYS; i++)
         add_value(text, position_keys[i], json_object_get(file, position_keys[i]));
+    add_value(text, "best by", json_object_get(file, "best"));
+    add_value(text, "best value", json_object_get(file, "best_value"));
+    add_value(text, "after step", json_object_get(file, "best_step"));
     lks__text_add(text, "%s", json_is_object(plan) ? "\nplan\n" : "");
     for (int i = 0; i < N_PLAN_KEYS; i++)
         add_value(text, plan_keys[i].label, json_object_get(plan, plan_keys[i].key));

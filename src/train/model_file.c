@@ -13,6 +13,7 @@
 #include "plan/plan_config.h"
 #include "record/metrics_file.h"
 #include "record/safetensors.h"
+#include "train/checkpoint_rules.h"
 #include "train/trainer.h"
 
 static bool is_param(const lks_trainer *t, const char *name)
@@ -206,11 +207,16 @@ static const struct {
     {"skipped_steps", offsetof(lks__position, watch.skipped_steps)},
 };
 
+/* Of the best value so far: its name, the value and the step; none of the three where there is none. */
+#define BEST_KEY       "best"
+#define BEST_VALUE_KEY "best_value"
+#define BEST_STEP_KEY  "best_step"
+
 enum {
     N_COUNTS = 6,
     N_REALS = sizeof reals / sizeof reals[0],
     N_NUMBERS = N_COUNTS + N_REALS,
-    MAX_METADATA = N_NUMBERS + 3,
+    MAX_METADATA = N_NUMBERS + 6,
     NUMBER_BYTES = LKS__JSON_NUMBER_BYTES,
 };
 
@@ -218,8 +224,19 @@ typedef struct description {
     int n;
     lks__metadata entries[MAX_METADATA];
     char texts[N_NUMBERS][NUMBER_BYTES];
+    char best_value[NUMBER_BYTES], best_step[NUMBER_BYTES];
     char *plan; /* free() */
 } description;
+
+static void describe_best(description *d, const lks_trainer *t, const lks__best *best)
+{
+    if (best->step == 0)
+        return;
+    snprintf(d->best_step, sizeof d->best_step, "%" PRId64, best->step);
+    d->entries[d->n++] = (lks__metadata){BEST_KEY, lks__checkpoint_watched(&t->config)};
+    d->entries[d->n++] = (lks__metadata){BEST_VALUE_KEY, lks__json_number(best->value, d->best_value)};
+    d->entries[d->n++] = (lks__metadata){BEST_STEP_KEY, d->best_step};
+}
 
 static lks_status describe(description *d, const lks_trainer *t, const lks__position *position)
 {
@@ -242,6 +259,7 @@ static lks_status describe(description *d, const lks_trainer *t, const lks__posi
         const double *value = (const double *)((const char *)position + reals[i].offset);
         d->entries[d->n++] = (lks__metadata){reals[i].key, lks__json_number(*value, d->texts[N_COUNTS + i])};
     }
+    describe_best(d, t, &position->best);
     d->entries[d->n++] = (lks__metadata){"plan", d->plan};
     if (t->config.config_yaml != NULL)
         d->entries[d->n++] = (lks__metadata){"config", t->config.config_yaml};
@@ -283,6 +301,23 @@ static lks_status read_reals(const lks__safetensors *file, const char *path, lks
             return lks__fail(LKS_E_FORMAT, "%s: its %s is no number", path, reals[i].key);
     }
     return LKS_OK;
+}
+
+/* The best value before; of a run that watched something else, or nothing, there is none. */
+static lks_status read_best(const lks_trainer *t, const lks__safetensors *file, lks__best *out)
+{
+    const char *path = t->config.resume_path, *name = lks__safetensors_metadata(file, BEST_KEY);
+    const char *value = lks__safetensors_metadata(file, BEST_VALUE_KEY);
+    lks__best best;
+    *out = (lks__best){0};
+    if (name == NULL || strcmp(name, lks__checkpoint_watched(&t->config)) != 0)
+        return LKS_OK;
+    lks_status status = read_number(file, path, BEST_STEP_KEY, &best.step);
+    if (status == LKS_OK && (value == NULL || !lks__parse_f64(value, &best.value)))
+        status = lks__fail(LKS_E_FORMAT, "%s: its " BEST_VALUE_KEY " is no number", path);
+    if (status == LKS_OK)
+        *out = best;
+    return status;
 }
 
 /* The position that a run with another plan came to, from where this plan goes on; at the end of an epoch the
@@ -375,6 +410,8 @@ static lks_status load(lks_trainer *t, const lks__safetensors *file)
         status = check_names(t, file, t->config.resume_path);
     if (status == LKS_OK)
         status = read_position(t, file, &start);
+    if (status == LKS_OK)
+        status = read_best(t, file, &start.best);
     for (int set = 0; status == LKS_OK && set <= lks__optim_n_states(&t->config.optimizer); set++)
         status = import_set(t, file, set);
     if (status == LKS_OK)

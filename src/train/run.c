@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "plan/epoch.h"
+#include "train/checkpoint_rules.h"
 #include "train/checkpoint_writer.h"
 #include "train/guard.h"
 #include "train/trainer.h"
@@ -142,6 +143,7 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     int64_t start = lks__now_ns();
     if (is_time_over(t))
         t->requests |= LKS__REQUEST_END;
+    lks__checkpoint_request(t);
     lks_status status = lks__train_step(t, &r->position, with_metrics, step);
     if (status == LKS_OK)
         status = lks__guard_step(t, &r->position, step);
@@ -185,6 +187,12 @@ static lks_status log_epoch(lks_trainer *t, const run *r, const lks_train_progre
     return lks__run_dir_flush(t->run_dir);
 }
 
+static void report_step(const lks_trainer *t, const run *r, const lks__step_result *step)
+{
+    lks_train_progress progress = progress_of(r, step);
+    report(t, &progress);
+}
+
 /* Evaluates, logs and reports the end of an epoch, or of a run that ends within one. */
 static lks_status end_epoch(lks_trainer *t, run *r, const lks__step_result *step)
 {
@@ -202,11 +210,6 @@ static lks_status end_epoch(lks_trainer *t, run *r, const lks__step_result *step
     r->result.test_accuracy = progress.test_accuracy;
     report(t, &progress);
     return log_epoch(t, r, &progress);
-}
-
-static bool is_epoch_over(const lks_plan *plan, const lks__position *position)
-{
-    return position->step_in_epoch >= lks_plan_steps_in_epoch(plan, position->epoch);
 }
 
 static void begin_next_epoch(run *r)
@@ -245,8 +248,10 @@ static lks_status hand_over(lks_trainer *t, run *r, unsigned files)
     if (status != LKS_OK)
         return status;
     lks__checkpoint_writer_post(t->writer, files);
-    if ((files & LKS__CHECKPOINT_NUMBERED) != 0)
+    if ((files & LKS__CHECKPOINT_NUMBERED) != 0) {
         lks__checkpoint_name(r->position.step, r->result.checkpoint);
+        t->checkpointed_ns = lks__now_ns();
+    }
     return LKS_OK;
 }
 
@@ -279,13 +284,16 @@ static lks_status save_at_stop(lks_trainer *t, run *r, const lks__step_result *s
     return status == LKS_OK ? wait_for_checkpoints(t) : status;
 }
 
-/* Not after the last step, which leaves the model. */
-static bool is_checkpoint_due(const lks_trainer *t, const lks__position *position,
-                              const lks__step_result *step)
+/* What is due behind a step whose epoch, if it has ended, is evaluated. A run that begins to go wrong leaves
+ * no checkpoint to go on from. Collective. */
+static lks_status save_due(lks_trainer *t, run *r, const lks__step_result *step, bool evaluated)
 {
-    int64_t every = t->config.checkpoint_every_steps;
-    return every > 0 && position->step % every == 0 && !lks__run_is_over(t->config.plan, position) &&
-           lks__guard_wants_checkpoint(t, position, step);
+    unsigned files = 0;
+    if (evaluated && lks__checkpoint_is_best(t, &r->result, &r->position))
+        files |= LKS__CHECKPOINT_BEST;
+    if (lks__checkpoint_is_due(t, &r->position, step) && lks__guard_wants_checkpoint(t, &r->position, step))
+        files |= LKS__CHECKPOINT_NUMBERED;
+    return files != 0 ? save_checkpoint(t, r, files) : LKS_OK;
 }
 
 /* A checkpoint is from before its epoch's end: what an epoch's last step leaves to do is done again. */
@@ -296,11 +304,13 @@ static lks_status take_up(lks_trainer *t, run *r)
     if (t->start.step == 0)
         return LKS_OK;
     r->result.train_loss = epoch_loss(&r->position);
-    if (!is_epoch_over(t->config.plan, &r->position))
+    if (!lks__epoch_is_over(t->config.plan, &r->position))
         return LKS_OK;
     /* of that step itself nothing is known any more */
     lks__step_result step = {.samples = 1, .loss_sum = NAN, .lr = NAN};
     lks_status status = end_epoch(t, r, &step);
+    if (status == LKS_OK && lks__checkpoint_is_best(t, &r->result, &r->position))
+        status = save_checkpoint(t, r, LKS__CHECKPOINT_BEST);
     begin_next_epoch(r);
     return status;
 }
@@ -314,20 +324,17 @@ static lks_status run_steps(lks_trainer *t, run *r)
         if (status != LKS_OK)
             return status;
         bool stopped = r->result.stopped != LKS_STOP_NONE;
-        bool whole = is_epoch_over(plan, &r->position);
+        bool whole = lks__epoch_is_over(plan, &r->position);
         bool last = lks__run_is_over(plan, &r->position) || stopped;
         if (stopped)
             status = save_at_stop(t, r, &step);
-        else if (is_checkpoint_due(t, &r->position, &step))
-            status = save_checkpoint(t, r, LKS__CHECKPOINT_NUMBERED);
+        if (status == LKS_OK && (whole || last))
+            status = end_epoch(t, r, &step);
+        else if (status == LKS_OK)
+            report_step(t, r, &step);
+        if (status == LKS_OK && !stopped)
+            status = save_due(t, r, &step, whole || last);
         if (status != LKS_OK)
-            return status;
-        if (!whole && !last) {
-            lks_train_progress progress = progress_of(r, &step);
-            report(t, &progress);
-            continue;
-        }
-        if ((status = end_epoch(t, r, &step)) != LKS_OK)
             return status;
         if (whole && !last)
             begin_next_epoch(r);
@@ -374,6 +381,7 @@ lks_status lks_trainer_run(lks_trainer *t, lks_train_result *out)
     if (t->has_run)
         return lks__fail(LKS_E_ARG, "a trainer runs once; create another one");
     t->has_run = true;
+    t->checkpointed_ns = r.started_ns;
     lks_status status = open_run_dir(t);
     if (status == LKS_OK)
         status = lks__log_start(t);

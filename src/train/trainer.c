@@ -12,6 +12,7 @@
 #include "base/machine.h"
 #include "plan/epoch.h"
 #include "plan/plan_check.h"
+#include "train/checkpoint_rules.h"
 #include "train/checkpoint_writer.h"
 
 lks_trainer_config lks_trainer_config_default(void)
@@ -45,11 +46,8 @@ static lks_status check_config(const lks_trainer_config *c)
             LKS_E_ARG,
             "threads is %d, metrics_every_steps %lld and hashes_every_steps %lld; all must be >= 1",
             c->threads, (long long)c->metrics_every_steps, (long long)c->hashes_every_steps);
-    if (c->checkpoint_every_steps < 0 || c->checkpoint_keep < 1)
-        return lks__fail(LKS_E_ARG,
-                         "checkpoint_every_steps is %lld and checkpoint_keep %lld; >= 0 and >= 1 "
-                         "are needed",
-                         (long long)c->checkpoint_every_steps, (long long)c->checkpoint_keep);
+    if ((status = lks__checkpoint_check_config(c)) != LKS_OK)
+        return status;
     if (!(c->max_seconds >= 0))
         return lks__fail(LKS_E_ARG, "max_seconds is %g; a number >= 0 is needed", c->max_seconds);
     if (c->init_path != NULL && c->resume_path != NULL)
@@ -206,7 +204,7 @@ static const char *const common_names[N_COMMON] = {
     "training set or its normalisation",
     "test set or its normalisation",
     "metrics_every_steps",
-    "checkpoint_every_steps",
+    "times of checkpoints, or which is the best",
     "model, processor or kernel library",
 };
 
@@ -269,7 +267,7 @@ static lks_status list_common(const lks_trainer *t, int64_t out[N_COMMON])
         train_set,
         test_set,
         t->config.metrics_every_steps,
-        t->config.checkpoint_every_steps,
+        (int64_t)lks__checkpoint_config_hash(&t->config),
         (int64_t)lks__network_fingerprint(t->network),
     };
     free(plan);

@@ -16,6 +16,12 @@
 #include "record/run_dir.h"
 #include "train/watch.h"
 
+/** The best value so far of what checkpoint_best watches. */
+typedef struct lks__best {
+    double value;
+    int64_t step; /* after which it was reached; 0: there is none yet */
+} lks__best;
+
 /** Where a step stands in the run. */
 typedef struct lks__position {
     int64_t step;          /* steps taken before */
@@ -29,6 +35,7 @@ typedef struct lks__position {
     double epoch_skipped; /* samples of this epoch in steps that were not taken */
     int64_t updates;      /* that parameters and optimizer state have had: steps, but for those not taken */
     lks__watch watch;
+    lks__best best;
 } lks__position;
 
 /** The state after a step, apart from the run that goes on: what a checkpoint is written from. */
@@ -68,9 +75,10 @@ struct lks_trainer {
     lks__run_dir *run_dir;          /* rank 0, when something is written */
     lks__snapshot *snapshot;        /* the same; the writer's while it writes */
     lks__checkpoint_writer *writer; /* the same */
-    unsigned requests;      /* lks__request bits of this member, for the next step; set between steps */
-    int64_t rolled_back_to; /* rank 0: step of the checkpoint to which the run has gone back last, */
-    int rollbacks;          /* and how often */
+    int64_t checkpointed_ns; /* when the run began, or was last handed to the writer to be resumed from */
+    unsigned requests;       /* lks__request bits of this member, for the next step; set between steps */
+    int64_t rolled_back_to;  /* rank 0: step of the checkpoint to which the run has gone back last, */
+    int rollbacks;           /* and how often */
     lks_train_times times;
     int64_t params_bytes, states_bytes, grads_bytes; /* of this member's shared memory, by what is in it */
 };
@@ -149,6 +157,12 @@ static inline bool lks__run_is_over(const lks_plan *plan, const lks__position *p
 {
     return position->step >= plan->total_steps ||
            (plan->lr_rule == LKS_LR_ADASCALE && position->clock >= (double)plan->samples);
+}
+
+/** Whether the position is behind the last step of its epoch. */
+static inline bool lks__epoch_is_over(const lks_plan *plan, const lks__position *position)
+{
+    return position->step_in_epoch >= lks_plan_steps_in_epoch(plan, position->epoch);
 }
 
 /** One step: own leaves forward and backward, reduction, update. Collective.
