@@ -3,7 +3,8 @@
  *
  * A member of a group is a handle. Processes hold one each; the threads of one process may hold one each as
  * well (lks_group_create_threads). Every collective must be called by every member, in the same order, with
- * matching arguments; members compare what they asked for, and a mismatch is an error on all of them.
+ * matching arguments; members compare what they asked for, and a mismatch is an error on all of them. A
+ * handle and its requests are used by one thread at a time.
  *
  * After the first failure a group is poisoned: every further call returns that failure.
  */
@@ -178,6 +179,20 @@ LKS_API lks_status lks_group_all_to_all(lks_group *group, const void *in, void *
  */
 LKS_API lks_status lks_group_barrier(lks_group *group) LKS_MUST_USE;
 
+/** Sends `count` elements to rank `to`. Messages between two members arrive in the order in which they were
+ * sent; receiver and sender must agree on type and count. A short message may be on its way when this
+ * returns, a long one has been received but for its end: don't rely on either.
+ *
+ * Not collective. Returns as all_reduce, or LKS_E_NOMEM (no memory for messages; nothing sent). A group that
+ * sends no messages has no memory for them.
+ */
+LKS_API lks_status lks_group_send(lks_group *group, const void *data, size_t count, lks_dtype dtype,
+                                  int to) LKS_MUST_USE;
+
+/** Receives what rank `from` sends. Not collective. Returns as all_reduce. */
+LKS_API lks_status lks_group_recv(lks_group *group, void *data, size_t count, lks_dtype dtype,
+                                  int from) LKS_MUST_USE;
+
 /** Runs any operation and returns when it is done for this member; the functions above are short for it.
  *
  * In place: as they say; all_reduce and reduce also take an out apart from in.
@@ -185,6 +200,44 @@ LKS_API lks_status lks_group_barrier(lks_group *group) LKS_MUST_USE;
  * LKS_E_MISMATCH.
  */
 LKS_API lks_status lks_group_run(lks_group *group, const lks_operation *operation) LKS_MUST_USE;
+
+/** An operation that is made once and posted many times. */
+typedef struct lks_request lks_request;
+
+/** Makes a request of an operation, which is copied; its buffers are borrowed while it is posted.
+ *
+ * Not collective. Ownership: the caller destroys *out, before the group. Returns: LKS_OK; LKS_E_ARG;
+ * LKS_E_NOMEM.
+ */
+LKS_API lks_status lks_request_create(lks_group *group, const lks_operation *operation,
+                                      lks_request **out) LKS_MUST_USE;
+
+/** Frees the request; one that is posted is waited for. NULL is fine. */
+LKS_API void lks_request_destroy(lks_request *request);
+
+/** Starts the request's operation and returns before it is done.
+ *
+ * Several may be posted at a time. Posted collectives and those of the blocking functions are one sequence,
+ * which must be the same on every member; a blocking one finishes those that were posted before it. Messages
+ * to one member, and messages from one member, keep their order too; apart from that, messages neither wait
+ * for collectives nor hold them up.
+ *
+ * Progress: a member works on its requests inside post, test, wait and the blocking functions, and there is
+ * no thread that does so in between. A collective therefore needs all members in such a call now and then.
+ * Returns:  LKS_OK; LKS_E_ARG: posted already (nothing changed); LKS_E_NOMEM: as send; a failure of the
+ *           group, which then ends this request and all others.
+ */
+LKS_API lks_status lks_request_post(lks_request *request) LKS_MUST_USE;
+
+/** Whether the request is done, after as much work on all requests as can be done without waiting.
+ *
+ * Returns: LKS_OK: done, or never posted; it may be posted again. LKS_IN_PROGRESS. Or a failure of the group;
+ *          time between two tests counts for the deadline, at most 0.1 s each.
+ */
+LKS_API lks_status lks_request_test(lks_request *request) LKS_MUST_USE;
+
+/** Waits until the request is done. Returns: LKS_OK or a failure of the group. */
+LKS_API lks_status lks_request_wait(lks_request *request) LKS_MUST_USE;
 
 /** Memory that every member of the machine can address: one region per member. */
 typedef struct lks_group_memory lks_group_memory;

@@ -15,6 +15,14 @@ typedef struct lks__backend {
     /* Runs one operation to its end. Returns: LKS_OK; a failure that ends the group (LKS_E_PEER, _TIMEOUT,
      * _MISMATCH). */
     lks_status (*run)(lks_group *group, const lks_operation *operation);
+
+    /* The same in steps. A task is the caller's storage; it is not in use before post, and not any more when
+     * test or wait has returned something else than LKS_IN_PROGRESS, or any function such a failure. */
+    size_t task_bytes;
+    lks_status (*post)(lks_group *group, const lks_operation *operation, void *task);
+    lks_status (*test)(lks_group *group, void *task);
+    lks_status (*wait)(lks_group *group, void *task);
+
     lks_status (*memory_create)(lks_group *group, size_t bytes, lks_group_memory **out);
     void (*memory_destroy)(lks_group_memory *memory);
     int (*failed_by)(const lks_group *group); /* lks_group_failed_by, after a failure; NULL: always -1 */

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "base/alloc.h"
 #include "base/error.h"
 #include "comm/backend.h"
 
@@ -148,6 +149,86 @@ lks_status lks_group_scatter(lks_group *group, const void *in, void *out, size_t
 lks_status lks_group_all_to_all(lks_group *group, const void *in, void *out, size_t count, lks_dtype dtype)
 {
     return lks_group_run(group, &(lks_operation){LKS_ALL_TO_ALL, dtype, LKS_SUM, 0, count, in, out});
+}
+
+lks_status lks_group_send(lks_group *group, const void *data, size_t count, lks_dtype dtype, int to)
+{
+    return lks_group_run(group, &(lks_operation){LKS_SEND, dtype, LKS_SUM, to, count, data, NULL});
+}
+
+lks_status lks_group_recv(lks_group *group, void *data, size_t count, lks_dtype dtype, int from)
+{
+    return lks_group_run(group, &(lks_operation){LKS_RECV, dtype, LKS_SUM, from, count, NULL, data});
+}
+
+/* ---- requests ---- */
+
+struct lks_request {
+    lks_group *group;
+    lks_operation operation;
+    bool posted;
+    _Alignas(max_align_t) char task[]; /* the backend's */
+};
+
+lks_status lks_request_create(lks_group *group, const lks_operation *operation, lks_request **out)
+{
+    *out = NULL;
+    lks_operation checked;
+    lks_status status = lks__operation_check(operation, group->rank, group->size, &checked);
+    if (status != LKS_OK)
+        return status;
+    lks_request *request = lks__alloc(sizeof *request + group->backend->task_bytes, LKS__MEM_COMM);
+    if (request == NULL)
+        return LKS_E_NOMEM;
+    request->group = group;
+    request->operation = checked;
+    *out = request;
+    return LKS_OK;
+}
+
+void lks_request_destroy(lks_request *request)
+{
+    if (request == NULL)
+        return;
+    lks_status status = lks_request_wait(request);
+    (void)status; /* a failure is the group's: its next call tells */
+    lks__free(request);
+}
+
+lks_status lks_request_post(lks_request *request)
+{
+    lks_group *group = request->group;
+    if (group->failure != LKS_OK)
+        return lks__fail(group->failure, "%s", group->failure_text);
+    if (request->posted)
+        return lks__fail(LKS_E_ARG, "the request has been posted already, and not been waited for");
+    lks_status status = group->backend->post(group, &request->operation, request->task);
+    request->posted = status == LKS_OK;
+    return keep_failure(group, status);
+}
+
+static lks_status proceed(lks_request *request, lks_status (*step)(lks_group *group, void *task))
+{
+    lks_group *group = request->group;
+    if (group->failure != LKS_OK) { /* it has ended all requests */
+        request->posted = false;
+        return lks__fail(group->failure, "%s", group->failure_text);
+    }
+    if (!request->posted)
+        return LKS_OK;
+    lks_status status = step(group, request->task);
+    request->posted = status == LKS_IN_PROGRESS;
+    return keep_failure(group, status);
+}
+
+lks_status lks_request_test(lks_request *request)
+{
+    return proceed(request, request->group->backend->test);
+}
+
+lks_status lks_request_wait(lks_request *request)
+{
+    return proceed(request, request->group->backend->wait);
 }
 
 /* ---- memory ---- */

@@ -29,6 +29,19 @@ static lks_status solo_run(lks_group *group, const lks_operation *operation)
     return LKS_OK;
 }
 
+/* All is done in post. */
+static lks_status solo_post(lks_group *group, const lks_operation *operation, void *task)
+{
+    (void)task;
+    return solo_run(group, operation);
+}
+
+static lks_status solo_done(lks_group *group, void *task)
+{
+    (void)group, (void)task;
+    return LKS_OK;
+}
+
 static lks_status solo_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
 {
     (void)group;
@@ -70,6 +83,9 @@ static void solo_destroy(lks_group *group)
 
 static const lks__backend solo = {
     .run = solo_run,
+    .post = solo_post,
+    .test = solo_done,
+    .wait = solo_done,
     .memory_create = solo_memory_create,
     .memory_destroy = solo_memory_destroy,
     .destroy = solo_destroy,

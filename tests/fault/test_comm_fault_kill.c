@@ -43,6 +43,7 @@ typedef struct setting {
     int size, fd;
     double timeout_s;
     bool without_pidfd;
+    bool messages; /* among the operations */
 } setting;
 
 static board *shared;
@@ -85,25 +86,42 @@ static bool may_forbid_pidfd(void)
     return waitpid(pid, &how, 0) == pid && how == 0;
 }
 
-/* The same sequence on all members. */
-static lks_status some_operation(lks_group *group, unsigned *seed)
+/* From every rank to the next one. */
+static lks_status round_the_ring(lks_group *group, size_t count)
+{
+    int rank = lks_group_rank(group), size = lks_group_size(group);
+    int next = (rank + 1) % size, previous = (rank + size - 1) % size;
+    lks_status status = LKS_OK;
+    if (rank % 2 == 0)
+        status = lks_group_send(group, buffer, count, LKS_F32, next);
+    if (status == LKS_OK)
+        status = lks_group_recv(group, buffer, count, LKS_F32, previous);
+    if (status == LKS_OK && rank % 2 != 0)
+        status = lks_group_send(group, buffer, count, LKS_F32, next);
+    return status;
+}
+
+/* The same sequence on all members. Who waits for a message names its sender, which may itself wait for the
+ * one that was stopped: messages are for those that are killed. */
+static lks_status some_operation(lks_group *group, bool messages, unsigned *seed)
 {
     static const size_t counts[] = {0, 1, 1000, 30000, MOST};
     size_t count = counts[(unsigned)rand_r(seed) % 5];
-    lks_group_memory *memory;
-    lks_status status;
-    switch ((unsigned)rand_r(seed) % 4) {
-    case 0:
-        return lks_group_barrier(group);
-    case 1:
-        return lks_group_broadcast(group, buffer, count, LKS_F32, (int)count % lks_group_size(group));
-    case 2:
-        status = lks_group_memory_create(group, count, &memory);
-        lks_group_memory_destroy(memory);
-        return status;
-    default:
-        return lks_group_all_reduce(group, buffer, count, LKS_F32, LKS_MAX);
+    lks_collective collective = (lks_collective)((unsigned)rand_r(seed) % (LKS_ALL_TO_ALL + 2));
+    if (collective <= LKS_ALL_TO_ALL && rand_r(seed) % 2 == 0) {
+        int size = lks_group_size(group);
+        lks_operation operation = {.collective = collective, .dtype = LKS_F32, .op = LKS_MAX};
+        operation.root = (int)count % size;
+        operation.count = count / (size_t)size; /* rows of it fit */
+        operation.in = operation.out = buffer;
+        return lks_group_run(group, &operation);
     }
+    if (collective <= LKS_ALL_TO_ALL)
+        return messages ? round_the_ring(group, count) : lks_group_barrier(group);
+    lks_group_memory *memory;
+    lks_status status = lks_group_memory_create(group, count, &memory);
+    lks_group_memory_destroy(memory);
+    return status;
 }
 
 static void note(outcome *o, lks_status status, lks_group *group)
@@ -127,7 +145,7 @@ static void member_main(const setting *how, int rank, unsigned seed)
     lks_status status = lks_group_create(&config, &group);
     atomic_fetch_add(&shared->ready, 1);
     while (status == LKS_OK)
-        status = some_operation(group, &seed);
+        status = some_operation(group, how->messages, &seed);
     note(&shared->outcomes[rank], status, group);
     lks_group_destroy(group);
     _exit(0);
@@ -202,8 +220,8 @@ static void killed_members_are_named(void **state)
     (void)state;
     for (unsigned i = 0; i < ROUNDS; i++) {
         int size = 2 + (int)(i % (MAX - 1));
-        round_with((setting){.size = size, .timeout_s = deadline_s}, (int)(i * 7 / 3) % size, SIGKILL,
-                   LKS_E_PEER, i + 1);
+        round_with((setting){.size = size, .timeout_s = deadline_s, .messages = true},
+                   (int)(i * 7 / 3) % size, SIGKILL, LKS_E_PEER, i + 1);
     }
 }
 

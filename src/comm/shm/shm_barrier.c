@@ -9,14 +9,7 @@
 #include "comm/shm/shm_member.h"
 #include "comm/shm/shm_wait.h"
 
-enum {
-    /* More than members with a core each usually differ by. With other programs on the same cores a training
-     * step on 2 processes took 1.6 to 2.1 times as long when this was 1 ms as when it was 0.1 ms, and 1.1
-     * to 1.2 times as long with 0.1 ms as with 0.02; on free cores all three gave the same. */
-    SPIN_NS = 50 * 1000,
-    LOOKS_PER_CLOCK = 64, /* pauses between two looks at the clock */
-    YIELDS = 8,           /* measured: 9 us per barrier of 8 processes on 2 cores, 31 us with none */
-};
+enum { LOOKS_PER_CLOCK = 64 }; /* pauses between two looks at the clock */
 
 /* ---- texts ---- */
 
@@ -56,27 +49,34 @@ static void describe_mismatch(const lks__shm_member *self, char *text, size_t ca
     }
 }
 
-/* "rank 2 (process 7), last in barrier; rank 3, not there yet": those who have come to fewer barriers. */
+void lks__shm_describe(const lks__shm_member *self, int rank, char *text, size_t capacity)
+{
+    lks__shm_slot *slot = lks__shm_slot_of(self, rank);
+    char who[LKS__WHO_BYTES], operation[LKS__OPERATION_TEXT_BYTES];
+    snprintf(who, sizeof who, "rank %d", rank);
+    /* relaxed: for people */
+    bool joined = atomic_load_explicit(&slot->state, memory_order_relaxed) != LKS__SHM_ABSENT;
+    lks__append(text, capacity, "%s", joined ? lks__shm_who(self, rank, who) : who);
+    if (!joined)
+        lks__append(text, capacity, ", which has not joined");
+    else if (atomic_load_explicit(&slot->arrivals, memory_order_relaxed) > 0)
+        lks__append(text, capacity, ", last seen in %s",
+                    lks__signature_text(signature_of(self, rank), operation));
+}
+
+/* "rank 2 (process 7), last seen in barrier; rank 3, which has not joined": those who have come to fewer
+ * barriers. */
 static void describe_missing(const lks__shm_member *self, char *text, size_t capacity)
 {
     text[0] = '\0';
     uint64_t own = atomic_load_explicit(&lks__shm_slot_of(self, self->group.rank)->arrivals,
                                         memory_order_relaxed);
     for (int r = 0; r < self->group.size; r++) {
-        lks__shm_slot *slot = lks__shm_slot_of(self, r);
-        uint64_t arrivals = atomic_load_explicit(&slot->arrivals, memory_order_relaxed);
+        uint64_t arrivals = atomic_load_explicit(&lks__shm_slot_of(self, r)->arrivals, memory_order_relaxed);
         if (arrivals >= own)
             continue;
-        char who[LKS__WHO_BYTES], operation[LKS__OPERATION_TEXT_BYTES];
-        snprintf(who, sizeof who, "rank %d", r);
-        bool joined = atomic_load_explicit(&slot->state, memory_order_relaxed) != LKS__SHM_ABSENT;
-        lks__append(text, capacity, "%s%s", text[0] != '\0' ? "; " : "",
-                    joined ? lks__shm_who(self, r, who) : who);
-        if (arrivals > 0)
-            lks__append(text, capacity, ", last seen in %s",
-                        lks__signature_text(signature_of(self, r), operation));
-        else
-            lks__append(text, capacity, ", which has not joined");
+        lks__append(text, capacity, "%s", text[0] != '\0' ? "; " : "");
+        lks__shm_describe(self, r, text, capacity);
     }
     if (text[0] == '\0') /* they came between our last look and this one */
         lks__append(text, capacity, "members that came too late");
@@ -103,10 +103,13 @@ static void poison_left(lks__shm_member *self)
     }
 }
 
-static void poison_timeout(lks__shm_member *self, const lks_operation *operation)
+void lks__shm_poison_timeout(lks__shm_member *self, const lks_operation *operation)
 {
-    char missing[LKS__SHM_TEXT_BYTES - 256], text[LKS__OPERATION_TEXT_BYTES], who[LKS__WHO_BYTES];
-    describe_missing(self, missing, sizeof missing);
+    char missing[LKS__SHM_TEXT_BYTES - 256] = "", text[LKS__OPERATION_TEXT_BYTES], who[LKS__WHO_BYTES];
+    if (lks__is_message(operation))
+        lks__shm_describe(self, operation->root, missing, sizeof missing);
+    else
+        describe_missing(self, missing, sizeof missing);
     lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_TIMEOUT, "%s waited %g s in %s for %s",
                     lks__shm_who(self, self->group.rank, who), (double)self->timeout_ns * 1e-9,
                     lks__signature_text(lks__operation_signature(operation), text), missing);
@@ -189,14 +192,14 @@ static bool spin(const lks__shm_member *self, uint32_t entered)
         int64_t now_ns = lks__now_ns();
         if (start_ns == 0)
             start_ns = now_ns;
-        if (now_ns - start_ns > SPIN_NS)
+        if (now_ns - start_ns > LKS__SPIN_NS)
             return false;
     }
 }
 
 static bool yield(const lks__shm_member *self, uint32_t entered)
 {
-    for (int i = 0; i < YIELDS; i++) {
+    for (int i = 0; i < LKS__YIELDS; i++) {
         if (decided(look(self), entered))
             return true;
         sched_yield();
@@ -220,7 +223,7 @@ static void sleep_until_decided(lks__shm_member *self, const lks_operation *oper
             return;
         int64_t slice_ns = lks__deadline_slice(&deadline), start_ns = lks__now_ns();
         if (slice_ns == 0) {
-            poison_timeout(self, operation);
+            lks__shm_poison_timeout(self, operation);
             return;
         }
         lks__futex_sleep(word, seen | LKS__WORD_SLEEPING, slice_ns);

@@ -22,6 +22,8 @@ enum {
     LKS__SHM_RECORDS = 2,       /* failure records per member: of its own thread, of its watcher */
     LKS__STAGE_BYTES = 1 << 18, /* one half of a member's staging area */
     LKS__STAGE_HALVES = 2,
+    LKS__MAIL_BYTES = 1 << 18, /* of a member's messages under way, for all receivers together */
+    LKS__MAIL_SLOTS = 4,       /* pieces of messages on their way from one member to another */
 };
 
 /* The barrier's word. Everything that can decide a barrier is a read-modify-write of this one word, so all
@@ -47,11 +49,32 @@ typedef struct lks__shm_slot {
     char pad[LKS__LINE_BYTES - 2 * sizeof(uint32_t) - 4 * sizeof(uint64_t)];
 
     _Atomic uint64_t arrivals; /* barriers that the member has come to; read when someone is missing */
-    char pad_arrivals[LKS__LINE_BYTES - sizeof(uint64_t)];
+    _Atomic uint32_t has_mail; /* 1: its channels have memory */
+    char pad_arrivals[LKS__LINE_BYTES - sizeof(uint64_t) - sizeof(uint32_t)];
+
+    _Atomic uint32_t bell; /* rung by others: see shm_bell.c; futex */
+    char pad_bell[LKS__LINE_BYTES - sizeof(uint32_t)];
 } lks__shm_slot;
 
-_Static_assert(sizeof(lks__shm_slot) == 2 * LKS__LINE_BYTES, "slots share no line");
+_Static_assert(sizeof(lks__shm_slot) == 3 * LKS__LINE_BYTES, "slots share no line");
 _Static_assert(offsetof(lks__shm_slot, arrivals) == LKS__LINE_BYTES, "arrivals have a line of their own");
+_Static_assert(offsetof(lks__shm_slot, bell) == 2 * LKS__LINE_BYTES, "the bell has a line of its own");
+
+/** Messages from one member to another: a ring of LKS__MAIL_SLOTS pieces. */
+typedef struct lks__shm_channel {
+    _Atomic uint64_t sent; /* pieces; written by the sender only */
+    char pad_sent[LKS__LINE_BYTES - sizeof(uint64_t)];
+    _Atomic uint64_t taken; /* same; by the receiver only */
+    char pad_taken[LKS__LINE_BYTES - sizeof(uint64_t)];
+} lks__shm_channel;
+
+/** A piece of a message; its data follow. */
+typedef struct lks__shm_piece {
+    uint64_t what, count; /* of the first piece: the signature of the send */
+    char pad[64 - 2 * sizeof(uint64_t)];
+} lks__shm_piece;
+
+_Static_assert(sizeof(lks__shm_piece) == 64, "data start on a cache line");
 
 /** How the group failed; complete before its number appears in `poisoner`, and not changed after that. */
 typedef struct lks__shm_record {
@@ -105,6 +128,37 @@ static inline size_t lks__shm_staging_at(int size)
 static inline size_t lks__shm_control_bytes(int size)
 {
     return lks__shm_staging_at(size) + ((size_t)size + 1) * LKS__STAGE_HALVES * LKS__STAGE_BYTES;
+}
+
+/** Channels: of every sender [size] channels by receiver, then [size][slots] pieces. They get memory when the
+ * sender sends its first message. */
+static inline size_t lks__shm_piece_bytes(int size)
+{
+    return LKS__MAIL_BYTES / LKS__MAIL_SLOTS / (size_t)size / sizeof(lks__shm_piece) * sizeof(lks__shm_piece);
+}
+
+_Static_assert(LKS__MAIL_BYTES / LKS__MAIL_SLOTS / LKS_GROUP_MAX_SIZE >= 2 * sizeof(lks__shm_piece),
+               "a piece has data in the largest group");
+
+static inline size_t lks__shm_channels_bytes(int size)
+{
+    return lks__page_round((size_t)size * sizeof(lks__shm_channel));
+}
+
+static inline size_t lks__shm_mail_bytes(int size)
+{
+    return lks__shm_channels_bytes(size) + LKS__MAIL_BYTES;
+}
+
+static inline size_t lks__shm_mail_at(int size, int sender)
+{
+    return lks__shm_control_bytes(size) + (size_t)sender * lks__shm_mail_bytes(size);
+}
+
+/** All that every group has, whether there is memory behind it or not. */
+static inline size_t lks__shm_fixed_bytes(int size)
+{
+    return lks__shm_mail_at(size, size);
 }
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "comm/shm/process_end.h"
+#include "comm/shm/shm_bell.h"
 #include "comm/shm/shm_member.h"
 #include "comm/shm/shm_wait.h"
 
@@ -66,6 +67,8 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
     /* release: whoever sees the bit sees a poisoner, ours or an earlier one (acquired above) */
     atomic_fetch_or_explicit(&control->word, LKS__WORD_POISON, memory_order_acq_rel);
     lks__futex_wake_all(&control->word);
+    if (self->joined) /* an outsider may not reach all slots; sleepers look at the word after each slice */
+        lks__shm_ring_all(self);
 }
 
 int lks__shm_failed_by(const lks_group *group)

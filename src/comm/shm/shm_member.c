@@ -13,6 +13,8 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "comm/available.h"
+#include "comm/shm/shm_bell.h"
+#include "comm/shm/shm_task.h"
 #include "comm/shm/shm_wait.h"
 
 static const lks_operation create_operation = {.collective = LKS__CREATE};
@@ -26,13 +28,13 @@ static void reset(lks__shm_member *self)
 {
     lks__shm_control *control = self->control;
     size_t grown = lks__shm_control_bytes(self->group.size);
-    if (self->next_offset > grown)
-        lks__segment_release(self->segment, grown, self->next_offset - grown);
+    lks__segment_release(self->segment, grown, self->next_offset - grown);
     /* relaxed: published by the release of the word */
     for (int r = 0; r < self->group.size; r++) {
         lks__shm_slot *slot = lks__shm_slot_of(self, r);
         atomic_store_explicit(&slot->state, LKS__SHM_ABSENT, memory_order_relaxed);
         atomic_store_explicit(&slot->arrivals, 0, memory_order_relaxed);
+        atomic_store_explicit(&slot->has_mail, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->what, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->count, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->pid, 0, memory_order_relaxed);
@@ -49,14 +51,15 @@ static void leave(lks__shm_member *self)
 {
     lks__shm_control *control = self->control;
     char who[LKS__WHO_BYTES];
-    /* relaxed: published by the LEFT bit */
+    /* release: after this member's last message; for barriers it is published by the LEFT bit */
     atomic_store_explicit(&lks__shm_slot_of(self, self->group.rank)->state, LKS__SHM_LEFT,
-                          memory_order_relaxed);
+                          memory_order_release);
     /* Either members that wait now are seen here, or they see the bit when they come. */
     uint32_t seen = atomic_fetch_or_explicit(&control->word, LKS__WORD_LEFT, memory_order_acq_rel);
     if ((seen & LKS__WORD_ARRIVED) > 0 && (seen & LKS__WORD_POISON) == 0)
         lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_PEER, "%s left the group",
                         lks__shm_who(self, self->group.rank, who));
+    lks__shm_ring_all(self);
     /* acq_rel: the last one writes after all the others are done */
     uint32_t before = atomic_fetch_add_explicit(&control->n_left, 1, memory_order_acq_rel);
     if (before + 1 == (uint32_t)self->group.size)
@@ -77,6 +80,10 @@ static void shm_destroy(lks_group *group)
 
 const lks__backend lks__shm_backend = {
     .run = lks__shm_run,
+    .task_bytes = sizeof(lks__shm_task),
+    .post = lks__shm_post,
+    .test = lks__shm_test,
+    .wait = lks__shm_wait,
     .memory_create = lks__shm_memory_create,
     .memory_destroy = lks__shm_memory_destroy,
     .failed_by = lks__shm_failed_by,
@@ -96,7 +103,7 @@ static lks_status reserve(lks__segment *segment, size_t bytes)
 static lks_status member_create(lks__segment *segment, int rank, int size, double timeout_s,
                                 lks__shm_member **out)
 {
-    size_t bytes = lks__shm_control_bytes(size);
+    size_t bytes = lks__shm_fixed_bytes(size);
     lks_status status = reserve(segment, LKS__PAGE_BYTES);
     if (status != LKS_OK)
         return status;

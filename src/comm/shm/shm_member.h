@@ -24,6 +24,7 @@ typedef struct lks__shm_member {
     lks__shm_task *queue; /* posted and not done, in the order of posts */
     uint64_t turn;        /* staging areas used so far; equal on all members */
     uint64_t exchanges;   /* offers made so far; same */
+    size_t base;          /* where the control block starts in the file */
     size_t next_offset;   /* where the file's next memory starts; same */
 } lks__shm_member;
 
@@ -64,6 +65,12 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
  * waiting. */
 lks_status lks__shm_failure(const lks__shm_member *self, const lks_operation *operation, bool waited);
 
+/** Ends the group because the time for this operation is over, naming those who are missing. */
+void lks__shm_poison_timeout(lks__shm_member *self, const lks_operation *operation);
+
+/** Adds "rank 2 (process 7), last seen in barrier". */
+void lks__shm_describe(const lks__shm_member *self, int rank, char *text, size_t capacity);
+
 /** The rank of the member that poisoned the group; -1: an outsider did, or nobody. */
 int lks__shm_failed_by(const lks_group *group);
 
@@ -90,6 +97,9 @@ lks_status lks__shm_meet(const lks_group_config *config, int *out) LKS_MUST_USE;
 
 /** The backend's functions (backend.h). */
 lks_status lks__shm_run(lks_group *group, const lks_operation *operation) LKS_MUST_USE;
+lks_status lks__shm_post(lks_group *group, const lks_operation *operation, void *task) LKS_MUST_USE;
+lks_status lks__shm_test(lks_group *group, void *task) LKS_MUST_USE;
+lks_status lks__shm_wait(lks_group *group, void *task) LKS_MUST_USE;
 lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memory **out) LKS_MUST_USE;
 void lks__shm_memory_destroy(lks_group_memory *memory);
 

@@ -11,6 +11,8 @@
 struct lks__shm_task {
     const lks_operation *operation; /* checked; borrowed */
     lks_status status;              /* LKS_IN_PROGRESS while in the queue */
+    int64_t tested_ns;              /* when it was last tested; 0: not since it was posted */
+    lks__deadline deadline;         /* of tests */
     lks__shm_task *next;            /* in the queue */
     bool started;
 
@@ -25,11 +27,11 @@ struct lks__shm_task {
     size_t done_bytes;
 };
 
-/** Puts the task at the end of the queue. */
-void lks__shm_post(lks__shm_member *self, lks__shm_task *task);
+/** Goes on with a send or receive as far as it can without waiting.
+ * Returns: LKS_OK: done; LKS_IN_PROGRESS; a failure of the group. */
+lks_status lks__shm_work_on_message(lks__shm_member *self, lks__shm_task *task) LKS_MUST_USE;
 
-/** Works on the queue until the task is done. A failure is one of the group: the queue is empty after it.
- * Returns: LKS_OK or the failure. */
-lks_status lks__shm_finish(lks__shm_member *self, lks__shm_task *task) LKS_MUST_USE;
+/** Gets memory for this member's channels, if it has none yet. Returns: LKS_OK; LKS_E_NOMEM; LKS_E_SYSTEM. */
+lks_status lks__shm_open_mail(lks__shm_member *self) LKS_MUST_USE;
 
 #endif
