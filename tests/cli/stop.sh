@@ -97,10 +97,10 @@ for n in 1 2; do
     stop is_training TERM 143
 done
 
-# A file that may not grow any more is told once, and ends nobody by a signal. (The processes' shared memory needs 1.6 MB
+# A file that may not grow any more is told once, and ends nobody by a signal. (The processes' shared memory needs 2.2 MB
 # of what may be written.)
 code=0
-(ulimit -f 4000 && "$lockstep" train examples/digits.yaml -n 2 epochs=auto steps=1000000000 metrics.every_steps=1 \
+(ulimit -f 4600 && "$lockstep" train examples/digits.yaml -n 2 epochs=auto steps=1000000000 metrics.every_steps=1 \
     --output "$work/small" >/dev/null) 2>"$work/small.err" || code=$?
 [ $code = 1 ] || fail "a file that may not grow: exit code $code, not 1"
 [ "$(grep -c '^lockstep: ' "$work/small.err")" = 1 ] || fail "not told once: $(cat "$work/small.err")"
