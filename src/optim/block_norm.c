@@ -35,17 +35,30 @@ double lks__block_norm2(const float *x, int64_t n, float scale)
     return lks__block_norm2_versions[lks__simd_best()](x, n, scale);
 }
 
-/* An exponent of ones only. In integers, so that the loop is vectorised without a branch. */
+/* x's exponent, in its place: all ones when x is not finite, else less. */
+LKS__SIMD_BODY int32_t exponent_of(float x)
+{
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits & 0x7f800000;
+}
+
+/* Looks for the largest exponent, in lanes, so that the loop is vectorised and has no chain to wait for. */
 LKS__SIMD_BODY bool finite_body(const float *x, int64_t n)
 {
-    const uint32_t exponent = 0x7f800000;
-    uint32_t found = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        found |= (bits & exponent) == exponent;
-    }
-    return found == 0;
+    enum { FINITE_LANES = 64 };
+    int32_t most[FINITE_LANES] = {0}, all = 0;
+    int64_t i = 0;
+    for (; i + FINITE_LANES <= n; i += FINITE_LANES)
+        for (int k = 0; k < FINITE_LANES; k++) {
+            int32_t exponent = exponent_of(x[i + k]);
+            most[k] = exponent > most[k] ? exponent : most[k];
+        }
+    for (int k = 0; i + k < n; k++)
+        most[k] = exponent_of(x[i + k]) > most[k] ? exponent_of(x[i + k]) : most[k];
+    for (int k = 0; k < FINITE_LANES; k++)
+        all = most[k] > all ? most[k] : all;
+    return all < 0x7f800000;
 }
 
 LKS__SIMD_VERSIONS(finite, bool, (const float *x, int64_t n), (x, n))

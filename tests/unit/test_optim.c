@@ -367,9 +367,25 @@ static void fields_out_of_range_are_refused(void **state)
     CHECK_OK(lks_optimizer_config_check(&unused));
 }
 
+/* Every length up to some vectors and tails, every place, and values next to those that are not finite. */
+static void a_value_that_is_not_finite_is_seen_wherever_it_is(void **state)
+{
+    (void)state;
+    static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY}, good[] = {FLT_MAX, -FLT_MAX, 1e-45f, -0.0f};
+    float x[200];
+    for (int64_t n = 0; n <= 200; n++)
+        for (int64_t at = 0; at <= n && at < 200; at++) {
+            for (int i = 0; i < 200; i++)
+                x[i] = good[i % 4];
+            x[at] = bad[(n + at) % 4];
+            CHECK_INT(lks__block_is_finite(x, n), at >= n);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_value_that_is_not_finite_is_seen_wherever_it_is),
         cmocka_unit_test(every_version_gives_the_same_bytes),
         cmocka_unit_test(clipping_by_value_gives_the_same_bytes),
         cmocka_unit_test(clipping_by_value_passes_nan_on),
