@@ -10,7 +10,8 @@
  *         lks_ddp_wait(ddp, n_samples)
  *         parameters -= rate * gradients
  *
- * Thread: one at a time per handle.
+ * Other collectives of the group: between steps only, from lks_ddp_wait to the next report.
+ * Thread: one at a time per handle and its group.
  */
 #ifndef LOCKSTEP_DDP_H
 #define LOCKSTEP_DDP_H
@@ -78,7 +79,7 @@ typedef lks_status lks_ddp_hook(void *context, lks_group *group, const lks_ddp_b
  * Each member's gradient is rounded to bf16, the sum of these is formed in f32 in the usual order and rounded
  * to bf16 once. A number with 8 significant bits is within 2^-8 of what it was rounded from, so the error of
  * a sum is at most 2^-8 (sum of |gradients| + |their sum|), and terms of 2^-16; it is the same on every
- * member. A group of one rounds nothing.
+ * member. A group of one rounds nothing. Buckets are posted as without a hook.
  */
 LKS_API lks_status lks_ddp_bf16_hook(void *context, lks_group *group,
                                      const lks_ddp_bucket *bucket) LKS_MUST_USE;
@@ -110,7 +111,8 @@ LKS_API lks_ddp_config lks_ddp_config_default(void);
  */
 LKS_API lks_status lks_ddp_create(const lks_ddp_config *config, lks_ddp **out) LKS_MUST_USE;
 
-/** Not collective. NULL is fine. */
+/** Not collective. NULL is fine. Within a step: waits for what has been posted, unless the group has failed.
+ */
 LKS_API void lks_ddp_destroy(lks_ddp *ddp);
 
 /** The gradient array of a tensor; NULL for a tensor that does not exist. Where the caller brought none, it
@@ -121,8 +123,8 @@ LKS_API float *lks_ddp_grad(const lks_ddp *ddp, int tensor);
 /** Says that this member's gradient of a tensor is complete. It must not be touched until lks_ddp_wait
  * returns. Any order, another one on each member.
  *
- * May reduce buckets that have become complete, and then waits for the other members: buckets are reduced in
- * an agreed order, by whoever calls, in the call that completes them.
+ * Posts buckets that have become complete, in their agreed order, and works on those that are under way as
+ * far as that is possible without waiting (lks_request_test). Only a hook may wait in here for other members.
  * Returns: LKS_OK; LKS_E_ARG (no such tensor, or reported already; nothing changed); failures of the group.
  */
 LKS_API lks_status lks_ddp_grad_ready(lks_ddp *ddp, int tensor) LKS_MUST_USE;

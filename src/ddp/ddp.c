@@ -21,28 +21,54 @@ static float weight_of(const lks_ddp *ddp)
     return ddp->gradients == LKS_DDP_SUMS ? 1.0f : (float)ddp->pass_samples;
 }
 
-static lks_status reduce_bucket(lks_ddp *ddp, lks__bucket *bucket)
+/* Puts before a failure's message which gradients it was about. */
+static lks_status about(const lks_ddp *ddp, const lks__bucket *bucket, lks_status status)
 {
-    lks__ddp_fill_bucket(ddp, bucket, weight_of(ddp));
-    lks_status status = ddp->hook != NULL
-                            ? ddp->hook(ddp->hook_context, ddp->group, &bucket->is)
-                            : lks_group_all_reduce(ddp->group, bucket->is.data, (size_t)bucket->is.n_elems,
-                                                   LKS_F32, LKS_SUM);
-    if (status == LKS_OK)
-        return LKS_OK;
     char text[LKS__TENSOR_TEXT_BYTES];
     return lks__error_prefix(status, "lks_ddp: step %lld, bucket %d of %d, which begins with %s",
                              (long long)ddp->info.steps + 1, bucket->is.index + 1, ddp->n_buckets,
                              lks__ddp_tensor_text(ddp, bucket->is.tensors[0], text));
 }
 
-/* Reduces buckets that are complete, up to the first that is not. */
-static lks_status reduce_complete(lks_ddp *ddp)
+static lks_status start_bucket(lks_ddp *ddp, const lks__bucket *bucket)
+{
+    lks__ddp_fill_bucket(ddp, bucket, weight_of(ddp));
+    lks_status status = ddp->hook != NULL ? ddp->hook(ddp->hook_context, ddp->group, &bucket->is)
+                                          : lks_request_post(bucket->request);
+    return status == LKS_OK ? LKS_OK : about(ddp, bucket, status);
+}
+
+/* Buckets that are complete, up to the first that is not. */
+static lks_status start_complete(lks_ddp *ddp)
 {
     lks_status status = LKS_OK;
     while (status == LKS_OK && ddp->next_bucket < ddp->n_buckets &&
            ddp->buckets[ddp->next_bucket].n_missing == 0)
-        status = reduce_bucket(ddp, &ddp->buckets[ddp->next_bucket++]);
+        status = start_bucket(ddp, &ddp->buckets[ddp->next_bucket++]);
+    return status;
+}
+
+/* Works on what has been posted; waits: until all of it is done. */
+static lks_status finish_started(lks_ddp *ddp, bool waits)
+{
+    for (; ddp->n_done < ddp->next_bucket; ddp->n_done++) {
+        lks__bucket *bucket = &ddp->buckets[ddp->n_done];
+        if (bucket->request == NULL) /* the hook has done it */
+            continue;
+        lks_status status = waits ? lks_request_wait(bucket->request) : lks_request_test(bucket->request);
+        if (status == LKS_IN_PROGRESS)
+            break;
+        if (status != LKS_OK)
+            return about(ddp, bucket, status);
+    }
+    return LKS_OK;
+}
+
+static lks_status reduce_complete(lks_ddp *ddp, bool waits)
+{
+    lks_status status = start_complete(ddp);
+    if (status == LKS_OK)
+        status = finish_started(ddp, waits);
     return lks__ddp_end(ddp, status);
 }
 
@@ -65,7 +91,7 @@ lks_status lks_ddp_grad_ready(lks_ddp *ddp, int tensor)
     ddp->observed[ddp->n_observed++] = tensor;
     ddp->buckets[t->bucket].n_missing--;
     bool waits = ddp->no_sync || ddp->gradients == LKS_DDP_MEANS;
-    return waits ? LKS_OK : reduce_complete(ddp);
+    return waits ? LKS_OK : reduce_complete(ddp, false);
 }
 
 lks_status lks_ddp_all_ready(lks_ddp *ddp)
@@ -238,7 +264,7 @@ static lks_status conclude(lks_ddp *ddp, bool joins)
 static lks_status end_step(lks_ddp *ddp, bool joins)
 {
     complete_buckets(ddp);
-    lks_status status = reduce_complete(ddp);
+    lks_status status = reduce_complete(ddp, true);
     if (status == LKS_OK)
         status = exchange_words(ddp, joins);
     if (status == LKS_OK)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "comm/agree.h"
 #include "ddp/ddp_parts.h"
 
 static int ascending(const void *a, const void *b)
@@ -78,9 +79,9 @@ static lks_status reserve_staging(lks_ddp *ddp, size_t bytes)
     return LKS_OK;
 }
 
-lks_status lks__ddp_build_buckets(lks_ddp *ddp)
+/* Finds buckets that need no place of their own. Returns the bytes of staging memory for the others. */
+static size_t find_views(lks_ddp *ddp)
 {
-    cut_order(ddp);
     size_t bytes = 0;
     for (int b = 0; b < ddp->n_buckets; b++) {
         lks__bucket *bucket = &ddp->buckets[b];
@@ -88,9 +89,11 @@ lks_status lks__ddp_build_buckets(lks_ddp *ddp)
         bucket->is_view = bucket->is.data != NULL || bucket->is.n_elems == 0;
         bytes += staged_bytes(bucket);
     }
-    lks_status status = reserve_staging(ddp, bytes);
-    if (status != LKS_OK)
-        return status;
+    return bytes;
+}
+
+static void place_others(lks_ddp *ddp)
+{
     char *at = ddp->staging != NULL ? lks_group_memory_at(ddp->staging, ddp->rank) : NULL;
     for (int b = 0; b < ddp->n_buckets; b++) {
         lks__bucket *bucket = &ddp->buckets[b];
@@ -99,8 +102,42 @@ lks_status lks__ddp_build_buckets(lks_ddp *ddp)
         bucket->is.data = (float *)(void *)at;
         at += staged_bytes(bucket);
     }
+}
+
+static lks_status make_requests(lks_ddp *ddp)
+{
+    lks_status status = LKS_OK;
+    for (int b = 0; b < ddp->n_buckets && status == LKS_OK && ddp->hook == NULL; b++) {
+        lks__bucket *bucket = &ddp->buckets[b];
+        lks_operation sum = {.collective = LKS_ALL_REDUCE,
+                             .dtype = ddp->is_bf16 ? LKS_BF16 : LKS_F32,
+                             .op = LKS_SUM,
+                             .count = (size_t)bucket->is.n_elems,
+                             .in = bucket->is.data,
+                             .out = bucket->is.data};
+        status = lks_request_create(ddp->group, &sum, &bucket->request);
+    }
+    return status;
+}
+
+void lks__ddp_destroy_requests(lks_ddp *ddp)
+{
+    for (int b = 0; b < ddp->n_buckets; b++) {
+        lks_request_destroy(ddp->buckets[b].request);
+        ddp->buckets[b].request = NULL;
+    }
+}
+
+lks_status lks__ddp_build_buckets(lks_ddp *ddp)
+{
+    lks__ddp_destroy_requests(ddp);
+    cut_order(ddp);
+    lks_status status = reserve_staging(ddp, find_views(ddp));
+    if (status != LKS_OK)
+        return status;
+    place_others(ddp);
     lks__ddp_reset_buckets(ddp);
-    return LKS_OK;
+    return lks__agree(ddp->group, make_requests(ddp));
 }
 
 void lks__ddp_reset_buckets(lks_ddp *ddp)
@@ -110,7 +147,7 @@ void lks__ddp_reset_buckets(lks_ddp *ddp)
     for (int i = 0; i < ddp->n_tensors; i++)
         ddp->tensors[i].reported = false;
     ddp->n_observed = 0;
-    ddp->next_bucket = 0;
+    ddp->next_bucket = ddp->n_done = 0;
 }
 
 /* ---- in and out ---- */
@@ -134,13 +171,9 @@ static size_t bytes_of(int64_t n_elems)
     return (size_t)n_elems * sizeof(float);
 }
 
-void lks__ddp_fill_bucket(lks_ddp *ddp, const lks__bucket *bucket, float weight)
+static void weigh(const lks_ddp *ddp, const lks__bucket *bucket, float weight)
 {
     float *at = bucket->is.data;
-    if (weight == 0 && bucket->is.n_elems > 0) {
-        memset(at, 0, bytes_of(bucket->is.n_elems));
-        return;
-    }
     if (bucket->is_view) {
         if (weight != 1)
             multiply(at, at, bucket->is.n_elems, weight);
@@ -153,12 +186,26 @@ void lks__ddp_fill_bucket(lks_ddp *ddp, const lks__bucket *bucket, float weight)
     }
 }
 
+void lks__ddp_fill_bucket(lks_ddp *ddp, const lks__bucket *bucket, float weight)
+{
+    if (bucket->is.n_elems == 0)
+        return;
+    if (weight == 0)
+        memset(bucket->is.data, 0, bytes_of(bucket->is.n_elems));
+    else
+        weigh(ddp, bucket, weight);
+    if (ddp->is_bf16)
+        lks__ddp_pack(bucket->is.data, (size_t)bucket->is.n_elems);
+}
+
 void lks__ddp_empty_bucket(lks_ddp *ddp, const lks__bucket *bucket, float divisor)
 {
-    const float *at = bucket->is.data;
+    float *at = bucket->is.data;
+    if (ddp->is_bf16)
+        lks__ddp_unpack(at, (size_t)bucket->is.n_elems);
     if (bucket->is_view) {
         if (divisor != 1)
-            divide(bucket->is.data, at, bucket->is.n_elems, divisor);
+            divide(at, at, bucket->is.n_elems, divisor);
         return;
     }
     for (int i = 0; i < bucket->is.n_tensors; i++) {

@@ -143,7 +143,10 @@ static lks_status new_handle(const lks_ddp_config *config, lks_ddp **out)
     ddp->unused = config->unused;
     ddp->bucket_bytes = config->bucket_bytes;
     ddp->check_every = config->check_every;
-    ddp->hook = config->hook;
+    ddp->has_hook = config->hook != NULL;
+    /* This one needs not be called: what it does is known, so its buckets can be posted like others. */
+    ddp->is_bf16 = config->hook == lks_ddp_bf16_hook && ddp->size > 1;
+    ddp->hook = config->hook == lks_ddp_bf16_hook ? NULL : config->hook;
     ddp->hook_context = config->hook_context;
     return allocate(ddp, config);
 }
@@ -214,6 +217,7 @@ void lks_ddp_destroy(lks_ddp *ddp)
 {
     if (ddp == NULL)
         return;
+    lks__ddp_destroy_requests(ddp);
     lks_group_memory_destroy(ddp->staging);
     lks_group_memory_destroy(ddp->own_grads);
     for (int i = 0; i < ddp->n_tensors; i++)

@@ -6,6 +6,7 @@
 
 #include "base/simd.h"
 #include "comm/kernels.h"
+#include "ddp/ddp_parts.h"
 
 enum { PART = 2048 }; /* elements converted at a time */
 
@@ -16,7 +17,7 @@ static size_t part_at(size_t start, size_t n)
 
 /* Packs n numbers into the first half of their own memory. Going up, a part is written where only earlier
  * parts and this one, which has been read, were. */
-static void pack(float *data, size_t n)
+void lks__ddp_pack(float *data, size_t n)
 {
     uint16_t part[PART];
     char *packed = (char *)data;
@@ -28,7 +29,7 @@ static void pack(float *data, size_t n)
 }
 
 /* The way back, going down for the same reason. */
-static void unpack(float *data, size_t n)
+void lks__ddp_unpack(float *data, size_t n)
 {
     uint16_t part[PART];
     const char *packed = (const char *)data;
@@ -45,9 +46,9 @@ lks_status lks_ddp_bf16_hook(void *context, lks_group *group, const lks_ddp_buck
     if (lks_group_size(group) == 1) /* nothing travels, so nothing is gained */
         return LKS_OK;
     size_t n = (size_t)bucket->n_elems;
-    pack(bucket->data, n);
+    lks__ddp_pack(bucket->data, n);
     lks_status status = lks_group_all_reduce(group, bucket->data, n, LKS_BF16, LKS_SUM);
     if (status == LKS_OK)
-        unpack(bucket->data, n);
+        lks__ddp_unpack(bucket->data, n);
     return status;
 }

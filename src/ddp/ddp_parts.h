@@ -15,8 +15,9 @@ typedef struct lks__ddp_tensor {
 
 typedef struct lks__bucket {
     lks_ddp_bucket is;
-    bool is_view;  /* data are the caller's gradients; else a place in the staging memory */
-    int n_missing; /* gradients that have not been reported */
+    bool is_view;         /* data are the caller's gradients; else a place in the staging memory */
+    int n_missing;        /* gradients that have not been reported */
+    lks_request *request; /* its all-reduce, made once; NULL: a hook does the work */
 } lks__bucket;
 
 /** What members tell each other at the end of a step, as sums over members; behind it, for each tensor, how
@@ -35,8 +36,10 @@ struct lks_ddp {
     lks_ddp_gradients gradients;
     lks_ddp_unused unused;
     int64_t bucket_bytes, check_every;
-    lks_ddp_hook *hook;
+    bool has_hook;      /* what the config says */
+    lks_ddp_hook *hook; /* NULL: buckets are posted */
     void *hook_context;
+    bool is_bf16; /* what is posted are bf16 */
 
     int n_tensors, n_buffers;
     lks__ddp_tensor *tensors;    /* [n_tensors] */
@@ -53,7 +56,8 @@ struct lks_ddp {
     bool rebuilt;              /* the order is the observed one */
 
     /* the step that is under way */
-    int next_bucket;   /* the first one that has not been reduced */
+    int next_bucket;   /* the first one that has not been posted, or given to the hook */
+    int n_done;        /* buckets that are known to be reduced */
     int32_t *observed; /* [n_tensors]: the order of reports */
     int n_observed;
     bool no_sync;
@@ -82,20 +86,28 @@ lks_status lks__ddp_alive(const lks_ddp *ddp) LKS_MUST_USE;
 /** Compares tensors, buffers and settings with rank 0's. Collective. Returns: as lks_ddp_create. */
 lks_status lks__ddp_verify(lks_ddp *ddp) LKS_MUST_USE;
 
-/** Cuts ddp->order into buckets and finds them places; staging memory is made when a member needs (more of)
- * it.
+/** Cuts ddp->order into buckets, finds them places and makes their requests; staging memory is made when a
+ * member needs (more of) it.
  *
  * Collective; the same result on every member. On failure the handle can only be destroyed.
  */
 lks_status lks__ddp_build_buckets(lks_ddp *ddp) LKS_MUST_USE;
 
+/** Before the memory that they use. One that is posted is waited for. */
+void lks__ddp_destroy_requests(lks_ddp *ddp);
+
 /** Buckets as they are before a pass: nothing reported, nothing reduced. */
 void lks__ddp_reset_buckets(lks_ddp *ddp);
 
-/** Puts gradients times weight into the bucket's data; weight 0 puts zeros, whatever the gradients are. */
+/** Puts gradients times weight into the bucket's data, as bf16 if that is what travels; weight 0 puts zeros,
+ * whatever the gradients are. */
 void lks__ddp_fill_bucket(lks_ddp *ddp, const lks__bucket *bucket, float weight);
 
 /** Divides the bucket's sums and puts them where the gradients belong. */
 void lks__ddp_empty_bucket(lks_ddp *ddp, const lks__bucket *bucket, float divisor);
+
+/** f32 to bf16 in the first half of the same memory, and back. */
+void lks__ddp_pack(float *data, size_t n);
+void lks__ddp_unpack(float *data, size_t n);
 
 #endif

@@ -68,7 +68,7 @@ static void fill_head(const lks_ddp *ddp, int64_t head[N_HEAD])
     head[UNUSED] = ddp->unused;
     head[BUCKET_BYTES] = ddp->bucket_bytes;
     head[CHECK_EVERY] = ddp->check_every;
-    head[HOOK] = ddp->hook != NULL;
+    head[HOOK] = ddp->has_hook;
     head[LENT] = ddp->n_tensors > 0 && ddp->tensors[0].is.grad == NULL;
 }
 

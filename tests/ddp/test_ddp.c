@@ -3,6 +3,9 @@
  * Members report gradients in different random orders and have different numbers of samples. */
 #include "ddp_model.h"
 
+#include <sched.h>
+#include <stdatomic.h>
+
 #include "base/alloc.h"
 
 static const int sizes[] = {1, 2, 3, 5, 8};
@@ -343,6 +346,35 @@ static void buckets_follow_the_order_that_rank_0_has_seen(void **state)
         members_run(AS_THREADS, sizes[i], order_body, NULL);
 }
 
+/* Rank 1 reports nothing until rank 0 has reported everything: a report that waited for others would wait for
+ * ever. */
+static void early_body(member *self)
+{
+    atomic_bool *reported = (atomic_bool *)(uintptr_t)self->context;
+    model *m = new_model(SCATTERED);
+    lks_ddp_config config = model_config(self, m);
+    config.bucket_bytes = 1000;
+    EXPECT_OK(self, lks_ddp_create(&config, &m->ddp));
+    while (self->rank == 1 && !atomic_load(reported))
+        sched_yield();
+    EXPECT_OK(self, backward(self, m, 0, false));
+    if (self->rank == 0)
+        atomic_store(reported, true);
+    EXPECT_OK(self, lks_ddp_wait(m->ddp, samples_of(0, self->rank)));
+    if (!means_are_right(self, m, 0, total_samples(0, self->size), part_of_sum, NULL))
+        return;
+    free_model(m);
+}
+
+static void reports_do_not_wait_for_other_members(void **state)
+{
+    (void)state;
+    for (int i = 1; i < N_SIZES; i++) {
+        atomic_bool reported = false;
+        members_run(AS_THREADS, sizes[i], early_body, &reported);
+    }
+}
+
 static void adjacent_gradients_are_not_copied(void **state)
 {
     (void)state;
@@ -376,6 +408,7 @@ int main(void)
         cmocka_unit_test(unused_tensors_get_the_others_gradient),
         cmocka_unit_test(gradients_that_are_not_reported_are_named),
         cmocka_unit_test(buckets_follow_the_order_that_rank_0_has_seen),
+        cmocka_unit_test(reports_do_not_wait_for_other_members),
         cmocka_unit_test(adjacent_gradients_are_not_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
