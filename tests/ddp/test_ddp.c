@@ -163,6 +163,43 @@ static void passes_without_synchronisation_are_added_up(void **state)
         members_run(AS_THREADS, sizes[i], accumulation_body, NULL);
 }
 
+/* Passes of means, equally many samples in each: their sum weighs as much as one of them. */
+static float accumulated_means(const void *context, int step, int rank, int tensor, int64_t elem)
+{
+    return accumulated(context, step, rank, tensor, elem) * (float)(2 + rank);
+}
+
+static void accumulated_means_body(member *self)
+{
+    model *m = new_model(LENT);
+    lks_ddp_config config = model_config(self, m);
+    config.gradients = LKS_DDP_MEANS;
+    EXPECT_OK(self, lks_ddp_create(&config, &m->ddp));
+    for (int step = 0; step < 3; step++) {
+        int64_t total = 0;
+        for (int r = 0; r < self->size; r++)
+            total += passes_of(step, r) * (2 + r);
+        for (int t = 0; t < N_TENSORS; t++)
+            for (int64_t e = 0; e < model_sizes[t]; e++)
+                lks_ddp_grad(m->ddp, t)[e] = accumulated(NULL, step, self->rank, t, e);
+        for (int pass = 0; pass < passes_of(step, self->rank); pass++) {
+            EXPECT_OK(self, lks_ddp_no_sync(m->ddp, pass + 1 < passes_of(step, self->rank)));
+            EXPECT_OK(self, lks_ddp_all_ready(m->ddp));
+            EXPECT_OK(self, lks_ddp_wait(m->ddp, 2 + self->rank));
+        }
+        if (!means_are_right(self, m, step, total, accumulated_means, NULL))
+            return;
+    }
+    free_model(m);
+}
+
+static void means_of_passes_are_weighted(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SIZES; i++)
+        members_run(AS_THREADS, sizes[i], accumulated_means_body, NULL);
+}
+
 /* ---- members that run out of batches ---- */
 
 enum { EPOCHS = 2 };
@@ -404,6 +441,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_become_the_mean_over_all_samples),
         cmocka_unit_test(passes_without_synchronisation_are_added_up),
+        cmocka_unit_test(means_of_passes_are_weighted),
         cmocka_unit_test(members_without_batches_take_part_until_all_are_done),
         cmocka_unit_test(unused_tensors_get_the_others_gradient),
         cmocka_unit_test(gradients_that_are_not_reported_are_named),

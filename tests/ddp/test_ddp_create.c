@@ -213,6 +213,51 @@ static void a_failed_allocation_is_everybodys(void **state)
         }
 }
 
+/* Gradients that lie one behind the other need no copies until buckets follow an order that goes to and fro.
+ */
+static void rebuild_body(member *self)
+{
+    static const int report[N_TENSORS] = {0, 3, 5, 1, 4, 2, 6};
+    nth *attempt = (nth *)(uintptr_t)self->context;
+    model *m = new_model(ADJACENT);
+    lks_ddp_config config = model_config(self, m);
+    config.bucket_bytes = 20000;
+    EXPECT_OK(self, lks_ddp_create(&config, &m->ddp));
+    lks_ddp_info info;
+    lks_ddp_get_info(m->ddp, &info);
+    EXPECT(self, info.copied_elems == 0, "%lld elements are copied", (long long)info.copied_elems);
+    for (int i = 0; i < N_TENSORS; i++)
+        EXPECT_OK(self, lks_ddp_grad_ready(m->ddp, report[i]));
+    EXPECT_OK(self, lks_group_barrier(self->group));
+    if (self->rank == 0)
+        lks__alloc_fail_nth(attempt->n);
+    EXPECT_OK(self, lks_group_barrier(self->group));
+    lks_status status = attempt->found[self->rank] = lks_ddp_wait(m->ddp, 1);
+    EXPECT_OK(self, lks_group_barrier(self->group));
+    lks_ddp_get_info(m->ddp, &info);
+    EXPECT(self, status != LKS_OK || info.copied_elems == 334, "%lld elements are copied",
+           (long long)info.copied_elems);
+    if (status != LKS_OK)
+        EXPECT_FAILS(self, lks_ddp_wait(m->ddp, 1), status, "out of memory");
+    free_model(m);
+}
+
+static void lack_of_memory_for_new_buckets_is_everybodys(void **state)
+{
+    (void)state;
+    nth attempt = {.found = {LKS_E_NOMEM}};
+    while (attempt.found[0] != LKS_OK) {
+        attempt.n++;
+        members_run(AS_THREADS, 3, rebuild_body, &attempt);
+        lks__alloc_fail_nth(0);
+        for (int r = 0; r < 3; r++)
+            CHECK_INT(attempt.found[r], attempt.found[0]);
+        CHECK_INT(lks__alloc_bytes(LKS__MEM_GRADS), 0);
+        CHECK_INT(lks__alloc_bytes(LKS__MEM_COMM), 0);
+    }
+    assert_true(attempt.n > 1);
+}
+
 /* ---- misuse ---- */
 
 static void misuse_body(member *self)
@@ -350,16 +395,43 @@ static void a_death_in_a_step_ends_it_everywhere(void **state)
     members_run(AS_PROCESSES, 5, death_body, NULL);
 }
 
+/* Rank 1 has fewer batches and leaves instead of joining. */
+static void leaving_body(member *self)
+{
+    model *m = new_model(LENT);
+    lks_ddp_config config = model_config(self, m);
+    EXPECT_OK(self, lks_ddp_create(&config, &m->ddp));
+    EXPECT_OK(self, lks_ddp_all_ready(m->ddp));
+    EXPECT_OK(self, lks_ddp_wait(m->ddp, 1));
+    if (self->rank != 1) {
+        lks_status status = lks_ddp_all_ready(m->ddp);
+        if (status == LKS_OK)
+            status = lks_ddp_wait(m->ddp, 1);
+        EXPECT(self, status == LKS_E_PEER && strstr(lks_error_message(), "left") != NULL, "%s: %s",
+               lks_status_name(status), lks_error_message());
+    }
+    free_model(m);
+}
+
+static void a_member_that_leaves_without_joining_is_noticed(void **state)
+{
+    (void)state;
+    members_run(AS_THREADS, 3, leaving_body, NULL);
+    members_run(AS_PROCESSES, 3, leaving_body, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_members_start_from_the_values_of_rank_0),
         cmocka_unit_test(all_members_are_told_what_differs),
         cmocka_unit_test(a_failed_allocation_is_everybodys),
+        cmocka_unit_test(lack_of_memory_for_new_buckets_is_everybodys),
         cmocka_unit_test(misuse_is_refused_and_changes_nothing),
         cmocka_unit_test(bad_settings_are_refused),
         cmocka_unit_test(copies_that_differ_are_named),
         cmocka_unit_test(a_death_in_a_step_ends_it_everywhere),
+        cmocka_unit_test(a_member_that_leaves_without_joining_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
