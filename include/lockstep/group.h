@@ -201,6 +201,18 @@ LKS_API lks_status lks_group_recv(lks_group *group, void *data, size_t count, lk
  */
 LKS_API lks_status lks_group_run(lks_group *group, const lks_operation *operation) LKS_MUST_USE;
 
+/** Makes a group of the members that pass the same colour, as MPI_Comm_split does. Its ranks follow the keys,
+ * and where those are equal the ranks here. With a colour below 0 a member takes part and gets no group: *out
+ * is NULL.
+ *
+ * The new group is a group in every respect, with operations, memory and splits of its own beside those of
+ * this one. They share their fate: when one of them fails, so do all that come from the same first group,
+ * within 0.1 s or with their next call.
+ * Collective. Ownership: the caller destroys *out, before this group. Returns: LKS_OK; LKS_E_NOMEM on every
+ * member (this group goes on); failures of the group.
+ */
+LKS_API lks_status lks_group_split(lks_group *group, int colour, int key, lks_group **out) LKS_MUST_USE;
+
 /** An operation that is made once and posted many times. */
 typedef struct lks_request lks_request;
 

@@ -23,6 +23,8 @@ typedef struct lks__backend {
     lks_status (*test)(lks_group *group, void *task);
     lks_status (*wait)(lks_group *group, void *task);
 
+    /* colour < 0: takes part, and *out stays NULL */
+    lks_status (*split)(lks_group *group, int colour, int key, lks_group **out);
     lks_status (*memory_create)(lks_group *group, size_t bytes, lks_group_memory **out);
     void (*memory_destroy)(lks_group_memory *memory);
     int (*failed_by)(const lks_group *group); /* lks_group_failed_by, after a failure; NULL: always -1 */

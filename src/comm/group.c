@@ -231,7 +231,15 @@ lks_status lks_request_wait(lks_request *request)
     return proceed(request, request->group->backend->wait);
 }
 
-/* ---- memory ---- */
+/* ---- parts, and memory ---- */
+
+lks_status lks_group_split(lks_group *group, int colour, int key, lks_group **out)
+{
+    *out = NULL;
+    if (group->failure != LKS_OK)
+        return lks__fail(group->failure, "%s", group->failure_text);
+    return keep_failure(group, group->backend->split(group, colour, key, out));
+}
 
 lks_status lks_group_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
 {

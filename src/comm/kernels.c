@@ -182,6 +182,11 @@ static void reduce_block(const reduction *r, void *out, int size)
 
 void lks__reduce(void *out, const void *const *sources, int size, size_t count, lks_dtype dtype, lks_op op)
 {
+    if (size == 1) { /* a mean over one is its value, too */
+        if (out != sources[0] && count > 0)
+            memcpy(out, sources[0], count * lks__dtype_bytes(dtype));
+        return;
+    }
     _Alignas(LKS__ALIGNMENT) char partial[MAX_DEPTH][BLOCK_BYTES];
     lks__simd level = lks__simd_best();
     bool widens = dtype == LKS_BF16;

@@ -20,7 +20,7 @@ lks__combine_fn *lks__combine(lks_dtype dtype, lks_op op, lks__simd level);
 /** out[i] = sources[0][i] op ... op sources[size - 1][i], i < count, in tree order; mean divides the sum by
  * size once.
  *
- * Shapes: sources[r], out: [count]. size: 2 .. LKS_GROUP_MAX_SIZE. out may be one of the sources, else they
+ * Shapes: sources[r], out: [count]. size: 1 .. LKS_GROUP_MAX_SIZE. out may be one of the sources, else they
  * lie apart. An element's result depends on the elements at its index only. Integers wrap. bf16 is computed
  * with in f32 and rounded once, at the end.
  */

@@ -76,6 +76,12 @@ static void solo_memory_destroy(lks_group_memory *memory)
     lks__free(self);
 }
 
+static lks_status solo_split(lks_group *group, int colour, int key, lks_group **out)
+{
+    (void)group, (void)key;
+    return colour < 0 ? LKS_OK : lks__solo_create(out);
+}
+
 static void solo_destroy(lks_group *group)
 {
     lks__free(group);
@@ -86,6 +92,7 @@ static const lks__backend solo = {
     .post = solo_post,
     .test = solo_done,
     .wait = solo_done,
+    .split = solo_split,
     .memory_create = solo_memory_create,
     .memory_destroy = solo_memory_destroy,
     .destroy = solo_destroy,

@@ -228,8 +228,7 @@ static void sleep_until_decided(lks__shm_member *self, const lks_operation *oper
         }
         lks__futex_sleep(word, seen | LKS__WORD_SLEEPING, slice_ns);
         lks__deadline_spend(&deadline, start_ns, slice_ns);
-        if (self->watcher == NULL && !self->same_process)
-            lks__shm_poison_if_dead(self, LKS__BY_MEMBER);
+        lks__shm_look_around(self);
     }
 }
 
@@ -243,6 +242,7 @@ static void wait_for_others(lks__shm_member *self, const lks_operation *operatio
 
 uint32_t lks__shm_arrive(lks__shm_member *self, const lks_operation *operation)
 {
+    lks__shm_adopt_failure(self);
     lks__shm_slot *slot = lks__shm_slot_of(self, self->group.rank);
     lks__signature signature = lks__operation_signature(operation);
     if (!same(signature, signature_of(self, self->group.rank))) {
@@ -271,6 +271,7 @@ lks_status lks__shm_barrier_test(lks__shm_member *self, const lks_operation *ope
 {
     if (in_vain(entered))
         return lks__shm_failure(self, operation, false);
+    lks__shm_adopt_failure(self);
     uint32_t word = look(self);
     if (!decided(word, entered) && all_arrived(self, word))
         decide(self, entered);

@@ -72,7 +72,6 @@ bool lks__shm_idle(lks__shm_member *self, lks__shm_idler *idler, uint32_t bell, 
     if ((seen & ~(uint32_t)SLEEPS) == bell)
         lks__futex_sleep(word, bell | SLEEPS, slice_ns);
     lks__deadline_spend(&idler->deadline, start_ns, slice_ns);
-    if (self->watcher == NULL && !self->same_process)
-        lks__shm_poison_if_dead(self, LKS__BY_MEMBER);
+    lks__shm_look_around(self);
     return true;
 }

@@ -154,6 +154,7 @@ static lks_status work_on_recv(lks__shm_member *self, lks__shm_task *task)
 
 lks_status lks__shm_work_on_message(lks__shm_member *self, lks__shm_task *task)
 {
+    lks__shm_adopt_failure(self);
     /* acquire: pairs with the poisoner's release */
     if ((atomic_load_explicit(&self->control->word, memory_order_acquire) & LKS__WORD_POISON) != 0)
         return lks__shm_failure(self, task->operation, true);

@@ -86,9 +86,10 @@ typedef struct lks__shm_record {
 _Static_assert(sizeof(lks__shm_record) == 12 * LKS__LINE_BYTES, "no padding");
 
 typedef struct lks__shm_control {
-    _Atomic uint32_t version; /* LKS__SHM_VERSION, set by the first to come */
-    _Atomic uint32_t size;    /* members; same */
-    char pad_identity[LKS__LINE_BYTES - 2 * sizeof(uint32_t)];
+    _Atomic uint32_t version;    /* LKS__SHM_VERSION, set by the first to come */
+    _Atomic uint32_t size;       /* members; same */
+    _Atomic uint64_t handed_out; /* of the file's first group: bytes behind it that have been given away */
+    char pad_identity[LKS__LINE_BYTES - 2 * sizeof(uint32_t) - sizeof(uint64_t)];
 
     _Atomic uint32_t word;     /* LKS__WORD_...; futex */
     _Atomic uint32_t poisoner; /* 1 + index of the record that counts; 0: none */

@@ -43,6 +43,25 @@ const char *lks__shm_who(const lks__shm_member *self, int rank, char out[LKS__WH
     return out;
 }
 
+/* The record of a group's failure; NULL: there is none, or the memory is damaged. */
+static const lks__shm_record *published(const lks__shm_member *self)
+{
+    /* acquire: pairs with the publication of the record */
+    uint32_t poisoner = atomic_load_explicit(&self->control->poisoner, memory_order_acquire);
+    if (poisoner == 0 || poisoner > 1 + (uint32_t)(self->group.size * LKS__SHM_RECORDS))
+        return NULL;
+    return record_at(self, poisoner - 1);
+}
+
+/* The family fails with a group of it. Where the failure came from there, this changes nothing. */
+static void poison_family(const lks__shm_member *self)
+{
+    const lks__shm_record *record = published(self);
+    if (record != NULL)
+        lks__shm_poison(self->family, LKS__BY_MEMBER, (lks_status)record->status,
+                        "in a group that was split off: %s", record->text);
+}
+
 void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
                      ...)
 {
@@ -69,6 +88,29 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
     lks__futex_wake_all(&control->word);
     if (self->joined) /* an outsider may not reach all slots; sleepers look at the word after each slice */
         lks__shm_ring_all(self);
+    if (self->family != NULL)
+        poison_family(self);
+}
+
+void lks__shm_adopt_failure(lks__shm_member *self)
+{
+    if (self->family == NULL)
+        return;
+    /* acquire: pairs with the poisoner's release */
+    uint32_t word = atomic_load_explicit(&self->family->control->word, memory_order_acquire);
+    if ((word & LKS__WORD_POISON) == 0)
+        return;
+    const lks__shm_record *record = published(self->family);
+    if (record != NULL)
+        lks__shm_poison(self, LKS__BY_MEMBER, (lks_status)record->status, "%s", record->text);
+}
+
+void lks__shm_look_around(lks__shm_member *self)
+{
+    if (self->family != NULL)
+        lks__shm_adopt_failure(self);
+    else if (self->watcher == NULL && !self->same_process)
+        lks__shm_poison_if_dead(self, LKS__BY_MEMBER);
 }
 
 int lks__shm_failed_by(const lks_group *group)
@@ -83,11 +125,9 @@ int lks__shm_failed_by(const lks_group *group)
 
 lks_status lks__shm_failure(const lks__shm_member *self, const lks_operation *operation, bool waited)
 {
-    /* acquire: pairs with the publication of the record */
-    uint32_t poisoner = atomic_load_explicit(&self->control->poisoner, memory_order_acquire);
-    if (poisoner == 0 || poisoner > 1 + (uint32_t)(self->group.size * LKS__SHM_RECORDS))
+    const lks__shm_record *record = published(self);
+    if (record == NULL)
         return lks__fail(LKS_E_INTERNAL, "the shared memory of the group is damaged");
-    const lks__shm_record *record = record_at(self, poisoner - 1);
     lks_status status = (lks_status)record->status;
     if (status != LKS_E_PEER)
         return lks__fail(status, "%s", record->text);

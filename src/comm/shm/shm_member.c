@@ -27,8 +27,10 @@ static const lks_operation create_operation = {.collective = LKS__CREATE};
 static void reset(lks__shm_member *self)
 {
     lks__shm_control *control = self->control;
-    size_t grown = lks__shm_control_bytes(self->group.size);
-    lks__segment_release(self->segment, grown, self->next_offset - grown);
+    size_t start = lks__shm_control_bytes(self->group.size);
+    size_t end = lks__shm_fixed_bytes(self->group.size) +
+                 (size_t)atomic_load_explicit(&control->handed_out, memory_order_relaxed);
+    lks__segment_release(self->segment, start, end - start);
     /* relaxed: published by the release of the word */
     for (int r = 0; r < self->group.size; r++) {
         lks__shm_slot *slot = lks__shm_slot_of(self, r);
@@ -42,6 +44,7 @@ static void reset(lks__shm_member *self)
     atomic_store_explicit(&control->poisoner, 0, memory_order_relaxed);
     atomic_store_explicit(&control->outsider, 0, memory_order_relaxed);
     atomic_store_explicit(&control->n_left, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->handed_out, 0, memory_order_relaxed);
     atomic_store_explicit(&control->size, 0, memory_order_relaxed);
     atomic_store_explicit(&control->version, 0, memory_order_relaxed);
     atomic_store_explicit(&control->word, 0, memory_order_release);
@@ -62,8 +65,12 @@ static void leave(lks__shm_member *self)
     lks__shm_ring_all(self);
     /* acq_rel: the last one writes after all the others are done */
     uint32_t before = atomic_fetch_add_explicit(&control->n_left, 1, memory_order_acq_rel);
-    if (before + 1 == (uint32_t)self->group.size)
+    if (before + 1 < (uint32_t)self->group.size)
+        return;
+    if (self->family == NULL)
         reset(self);
+    else
+        lks__segment_release(self->segment, self->base, lks__shm_fixed_bytes(self->group.size));
 }
 
 static void shm_destroy(lks_group *group)
@@ -73,7 +80,7 @@ static void shm_destroy(lks_group *group)
     if (self->joined)
         leave(self);
     if (self->control != NULL)
-        lks__segment_unmap(self->segment, 0);
+        lks__segment_unmap(self->segment, self->base);
     lks__segment_put(self->segment);
     lks__free(self);
 }
@@ -84,6 +91,7 @@ const lks__backend lks__shm_backend = {
     .post = lks__shm_post,
     .test = lks__shm_test,
     .wait = lks__shm_wait,
+    .split = lks__shm_split,
     .memory_create = lks__shm_memory_create,
     .memory_destroy = lks__shm_memory_destroy,
     .failed_by = lks__shm_failed_by,
@@ -92,19 +100,16 @@ const lks__backend lks__shm_backend = {
 
 /* ---- joining ---- */
 
-static lks_status reserve(lks__segment *segment, size_t bytes)
+static lks_status reserve(lks__segment *segment, size_t start, size_t bytes)
 {
-    lks_status status = lks__check_file_size(bytes);
-    return status == LKS_OK ? lks__segment_reserve(segment, 0, bytes) : status;
+    lks_status status = lks__check_file_size(start + bytes);
+    return status == LKS_OK ? lks__segment_reserve(segment, start, bytes) : status;
 }
 
-/* A member that has mapped the control block, but has no slot yet. Takes its own reference to the segment.
- * There is memory behind the first page only: what it takes to tell the others of a failure. */
-static lks_status member_create(lks__segment *segment, int rank, int size, double timeout_s,
-                                lks__shm_member **out)
+lks_status lks__shm_member_create(lks__segment *segment, size_t base, int rank, int size,
+                                  lks__shm_member **out)
 {
-    size_t bytes = lks__shm_fixed_bytes(size);
-    lks_status status = reserve(segment, LKS__PAGE_BYTES);
+    lks_status status = reserve(segment, base, LKS__PAGE_BYTES);
     if (status != LKS_OK)
         return status;
     lks__shm_member *self = lks__alloc(sizeof *self, LKS__MEM_COMM);
@@ -114,11 +119,10 @@ static lks_status member_create(lks__segment *segment, int rank, int size, doubl
     self->group.rank = rank;
     self->group.size = size;
     self->segment = lks__segment_get(segment);
-    self->has_core = size <= lks__group_cores();
-    self->timeout_ns = lks__timeout_ns(timeout_s);
-    self->next_offset = bytes;
+    self->base = base;
+    self->has_core = size <= lks__usable_cores();
     void *control;
-    status = lks__segment_map(segment, 0, bytes, &control);
+    status = lks__segment_map(segment, base, lks__shm_fixed_bytes(size), &control);
     if (status != LKS_OK) {
         shm_destroy(&self->group);
         return status;
@@ -145,14 +149,14 @@ static lks_status refuse(lks__shm_member *self, lks_status status)
     return status;
 }
 
-static lks_status claim_slot(lks__shm_member *self)
+lks_status lks__shm_claim_slot(lks__shm_member *self)
 {
     lks__shm_control *control = self->control;
     int rank = self->group.rank, size = self->group.size;
     if (!agree(&control->version, LKS__SHM_VERSION))
         return lks__fail(LKS_E_ARG,
                          "the memory file of the group is of another version of lockstep, or none at all");
-    lks_status status = reserve(self->segment, lks__shm_control_bytes(size));
+    lks_status status = reserve(self->segment, self->base, lks__shm_control_bytes(size));
     if (status != LKS_OK)
         return refuse(self, lks__fail(status, "rank %d cannot join: %s", rank, lks_error_message()));
     if (!agree(&control->size, (uint32_t)size))
@@ -199,7 +203,7 @@ static lks_status join(lks__shm_member *self)
 {
     lks_status status = wait_for_earlier_group(self);
     if (status == LKS_OK)
-        status = claim_slot(self);
+        status = lks__shm_claim_slot(self);
     if (status == LKS_OK)
         status = lks__shm_barrier(self, &create_operation);
     if (status == LKS_OK)
@@ -237,10 +241,11 @@ lks_status lks__shm_create(const lks_group_config *config, lks_group **out)
     lks_status status = open_segment(config, &segment);
     if (status != LKS_OK)
         return status;
-    status = member_create(segment, config->rank, config->size, config->timeout_s, &self);
+    status = lks__shm_member_create(segment, 0, config->rank, config->size, &self);
     lks__segment_put(segment);
     if (status != LKS_OK)
         return status;
+    self->timeout_ns = lks__timeout_ns(config->timeout_s);
     status = join(self);
     if (status != LKS_OK) {
         shm_destroy(&self->group);
@@ -256,12 +261,13 @@ lks_status lks__shm_create_threads(int size, double timeout_s, lks_group **membe
     lks_status status = lks__segment_create_new(&segment);
     for (int r = 0; r < size && status == LKS_OK; r++) {
         lks__shm_member *self;
-        status = member_create(segment, r, size, timeout_s, &self);
+        status = lks__shm_member_create(segment, 0, r, size, &self);
         if (status != LKS_OK)
             break;
+        self->timeout_ns = lks__timeout_ns(timeout_s);
         self->same_process = true;
         members[r] = &self->group;
-        status = claim_slot(self);
+        status = lks__shm_claim_slot(self);
     }
     lks__segment_put(segment); /* the members have their own references */
     if (status != LKS_OK)

@@ -12,7 +12,9 @@
 typedef struct lks__watcher lks__watcher;
 typedef struct lks__shm_task lks__shm_task;
 
-typedef struct lks__shm_member {
+typedef struct lks__shm_member lks__shm_member;
+
+struct lks__shm_member {
     lks_group group; /* first: a member is a group handle */
     lks__segment *segment;
     lks__shm_control *control; /* NULL until mapped */
@@ -21,12 +23,12 @@ typedef struct lks__shm_member {
     bool has_core;             /* every member has a core of its own, so waiting may spin */
     bool same_process;         /* all members are threads of this process */
     int64_t timeout_ns;
-    lks__shm_task *queue; /* posted and not done, in the order of posts */
-    uint64_t turn;        /* staging areas used so far; equal on all members */
-    uint64_t exchanges;   /* offers made so far; same */
-    size_t base;          /* where the control block starts in the file */
-    size_t next_offset;   /* where the file's next memory starts; same */
-} lks__shm_member;
+    lks__shm_task *queue;    /* posted and not done, in the order of posts */
+    uint64_t turn;           /* staging areas used so far; equal on all members */
+    uint64_t exchanges;      /* offers made so far; same */
+    size_t base;             /* where the control block starts in the file */
+    lks__shm_member *family; /* the member of the first group that this one was split from; NULL: is one */
+};
 
 static inline lks__shm_member *lks__shm_member_of(lks_group *group)
 {
@@ -78,6 +80,13 @@ int lks__shm_failed_by(const lks_group *group);
 enum { LKS__WHO_BYTES = 64 };
 const char *lks__shm_who(const lks__shm_member *self, int rank, char out[LKS__WHO_BYTES]);
 
+/** Looks for failures of which nobody would wake this member: of the family, and of processes where nobody
+ * watches them. */
+void lks__shm_look_around(lks__shm_member *self);
+
+/** Takes over a failure of another group of the family. */
+void lks__shm_adopt_failure(lks__shm_member *self);
+
 /** Poisons the group with the first member that has joined, has not left, and has no process any more. */
 void lks__shm_poison_if_dead(lks__shm_member *self, lks__shm_author author);
 
@@ -86,6 +95,22 @@ void lks__shm_poison_if_dead(lks__shm_member *self, lks__shm_author author);
 lks_status lks__shm_exchange(lks__shm_member *self, const lks_operation *operation,
                              uint64_t offer) LKS_MUST_USE;
 uint64_t lks__shm_offer(const lks__shm_member *self, int rank);
+
+/** An exchange after which all know whether all succeeded. `own` is this member's status; its message, if
+ * any, is the one that it returns, and the others return LKS_E_NOMEM, for `bytes` in all. */
+lks_status lks__shm_all_succeeded(lks__shm_member *self, const lks_operation *operation, lks_status own,
+                                  size_t bytes) LKS_MUST_USE;
+
+/** Agrees on a new range of the file. Its offsets have not been used and will not be used again; nothing has
+ * memory behind it. Collective. */
+lks_status lks__shm_take_range(lks__shm_member *self, const lks_operation *operation, size_t bytes,
+                               size_t *out) LKS_MUST_USE;
+
+/** A member whose control block starts at `base` of the file, and that has no slot yet. Takes a reference to
+ * the segment. There is memory behind the first page only: what it takes to tell the others of a failure. */
+lks_status lks__shm_member_create(lks__segment *segment, size_t base, int rank, int size,
+                                  lks__shm_member **out) LKS_MUST_USE;
+lks_status lks__shm_claim_slot(lks__shm_member *self) LKS_MUST_USE;
 
 /** Starts a thread that ends the group when a member's process dies. */
 lks_status lks__watcher_start(lks__shm_member *self, lks__watcher **out) LKS_MUST_USE;
@@ -100,6 +125,7 @@ lks_status lks__shm_run(lks_group *group, const lks_operation *operation) LKS_MU
 lks_status lks__shm_post(lks_group *group, const lks_operation *operation, void *task) LKS_MUST_USE;
 lks_status lks__shm_test(lks_group *group, void *task) LKS_MUST_USE;
 lks_status lks__shm_wait(lks_group *group, void *task) LKS_MUST_USE;
+lks_status lks__shm_split(lks_group *group, int colour, int key, lks_group **out) LKS_MUST_USE;
 lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memory **out) LKS_MUST_USE;
 void lks__shm_memory_destroy(lks_group_memory *memory);
 

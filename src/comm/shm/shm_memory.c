@@ -17,6 +17,7 @@ typedef struct shm_memory {
     size_t own_start, own_bytes; /* this member's region, in the file; the head counts to rank 0's */
     size_t noted_bytes;          /* what of it lks__alloc_note has been told */
     range_head *head;            /* NULL: not mapped */
+    size_t *asked_bytes;         /* [size]: behind regions */
     lks_group_memory memory;     /* last: ends in an array */
 } shm_memory;
 
@@ -27,17 +28,52 @@ static shm_memory *memory_of(lks_group_memory *memory)
     return (shm_memory *)((char *)memory - offsetof(shm_memory, memory));
 }
 
+/* ---- ranges of the file ---- */
+
+lks_status lks__shm_all_succeeded(lks__shm_member *self, const lks_operation *operation, lks_status own,
+                                  size_t bytes)
+{
+    lks_status status = lks__shm_exchange(self, operation, own == LKS_OK);
+    if (status != LKS_OK || own != LKS_OK)
+        return status != LKS_OK ? status : own;
+    for (int r = 0; r < self->group.size; r++)
+        if (lks__shm_offer(self, r) == 0)
+            return lks__fail(LKS_E_NOMEM,
+                             "out of memory: rank %d could not get its part of %zu bytes of shared memory", r,
+                             bytes);
+    return LKS_OK;
+}
+
+/* Groups of one family take ranges at any time: rank 0 of the one that needs it takes it for all. */
+lks_status lks__shm_take_range(lks__shm_member *self, const lks_operation *operation, size_t bytes,
+                               size_t *out)
+{
+    uint64_t start = 0;
+    if (self->group.rank == 0) {
+        const lks__shm_member *first = self->family != NULL ? self->family : self;
+        /* relaxed: the number itself is all that is told */
+        start = lks__shm_fixed_bytes(first->group.size) +
+                atomic_fetch_add_explicit(&first->control->handed_out, bytes, memory_order_relaxed);
+    }
+    lks_status status = lks__shm_exchange(self, operation, start);
+    if (status == LKS_OK)
+        *out = lks__shm_offer(self, 0);
+    return status;
+}
+
 /* ---- create ---- */
 
 static shm_memory *handle_create(lks__shm_member *member)
 {
     size_t size = (size_t)member->group.size;
-    shm_memory *self = lks__alloc(sizeof *self + size * sizeof self->memory.regions[0], LKS__MEM_COMM);
+    shm_memory *self = lks__alloc(
+        sizeof *self + size * (sizeof self->memory.regions[0] + sizeof self->asked_bytes[0]), LKS__MEM_COMM);
     if (self == NULL)
         return NULL;
     self->segment = lks__segment_get(member->segment);
     self->memory.backend = &lks__shm_backend;
     self->memory.size = member->group.size;
+    self->asked_bytes = (size_t *)(void *)(self->memory.regions + size);
     return self;
 }
 
@@ -53,18 +89,20 @@ static void handle_destroy(shm_memory *self)
 }
 
 /* Adds up what all asked for, by the same arithmetic on every member. Returns false when the sum is beyond
- * any memory. */
-static bool total_bytes(const lks__shm_member *member, size_t *out)
+ * any memory; where this member has no handle, it is. */
+static bool total_bytes(const lks__shm_member *member, shm_memory *self, size_t *out)
 {
     size_t total = lks__page_round(sizeof(range_head));
     for (int r = 0; r < member->group.size; r++) {
         uint64_t bytes = lks__shm_offer(member, r);
-        if (bytes > PTRDIFF_MAX / 2 || total > PTRDIFF_MAX / 2)
+        if (bytes > PTRDIFF_MAX / 4 || total > PTRDIFF_MAX / 4)
             return false;
         total += lks__page_round(bytes);
+        if (self != NULL)
+            self->asked_bytes[r] = bytes;
     }
     *out = total;
-    return total <= PTRDIFF_MAX / 2 - member->next_offset;
+    return total <= PTRDIFF_MAX / 4;
 }
 
 /* Maps the range and finds the regions in it; nothing has memory behind it yet. */
@@ -77,7 +115,7 @@ static lks_status map_range(const lks__shm_member *member, shm_memory *self)
     self->head = base;
     size_t at = lks__page_round(sizeof(range_head));
     for (int r = 0; r < member->group.size; r++) {
-        size_t bytes = lks__shm_offer(member, r);
+        size_t bytes = self->asked_bytes[r];
         self->memory.regions[r] = bytes > 0 ? (char *)base + at : NULL;
         if (r == member->group.rank) {
             /* rank 0 reserves the head with its region */
@@ -105,21 +143,6 @@ static lks_status reserve_own(const lks__shm_member *member, shm_memory *self)
     return LKS_OK;
 }
 
-/* A barrier after which all know whether all succeeded. `own` is this member's status; its message, if any,
- * is the one that it returns. */
-static lks_status all_succeeded(lks__shm_member *member, const shm_memory *self, lks_status own)
-{
-    lks_status status = lks__shm_exchange(member, &memory_operation, own == LKS_OK);
-    if (status != LKS_OK || own != LKS_OK)
-        return status != LKS_OK ? status : own;
-    for (int r = 0; r < member->group.size; r++)
-        if (lks__shm_offer(member, r) == 0)
-            return lks__fail(LKS_E_NOMEM,
-                             "out of memory: rank %d could not get its part of %zu bytes of shared memory", r,
-                             self->bytes);
-    return LKS_OK;
-}
-
 static lks_status create_range(lks__shm_member *member, shm_memory *self)
 {
     lks_status status = lks__check_available(self->bytes);
@@ -127,10 +150,10 @@ static lks_status create_range(lks__shm_member *member, shm_memory *self)
         status = lks__check_file_size(self->start + self->bytes);
     if (status == LKS_OK)
         status = map_range(member, self);
-    status = all_succeeded(member, self, status);
+    status = lks__shm_all_succeeded(member, &memory_operation, status, self->bytes);
     if (status != LKS_OK)
         return status;
-    status = all_succeeded(member, self, reserve_own(member, self));
+    status = lks__shm_all_succeeded(member, &memory_operation, reserve_own(member, self), self->bytes);
     if (status != LKS_OK && self->own_bytes > 0)
         lks__segment_release(self->segment, self->own_start, self->own_bytes);
     return status;
@@ -143,13 +166,13 @@ lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memo
     /* Without a handle this member takes part all the same, asking for what nobody can have. */
     lks_status status = lks__shm_exchange(member, &memory_operation, self != NULL ? bytes : UINT64_MAX);
     size_t total = 0;
-    if (status == LKS_OK && !total_bytes(member, &total))
+    if (status == LKS_OK && !total_bytes(member, self, &total))
         status = lks__fail(LKS_E_NOMEM,
                            "out of memory: the members ask for more shared memory than can be addressed");
+    if (status == LKS_OK)
+        status = lks__shm_take_range(member, &memory_operation, total, &self->start);
     if (status == LKS_OK) {
-        self->start = member->next_offset;
         self->bytes = total;
-        member->next_offset += total;
         status = create_range(member, self);
     }
     if (status != LKS_OK) {
