@@ -4,9 +4,7 @@
 #ifndef LKS_TESTS_PLAN_GRID_H
 #define LKS_TESTS_PLAN_GRID_H
 
-#include "check.h"
-
-#include <pthread.h>
+#include "thread_members.h"
 
 #include <jansson.h>
 
@@ -15,7 +13,7 @@
 #include "train/plan_grid_oracle.h"
 #include "unit/temp_folder.h"
 
-enum { MAX_MEMBERS = 6, MAX_OVERRIDES = 40 };
+enum { MAX_OVERRIDES = 40 };
 
 static char shown[MAX_OVERRIDES * 64 + 64]; /* the configuration at work, for messages */
 
@@ -178,12 +176,10 @@ static lks_config *load_config(const spec *s, overrides *o)
 /* --- a run --- */
 
 typedef struct member {
+    seat seat;
     const lks_config *config;
-    lks_group *group;
     lks_plan plan; /* the one that it trained by */
     lks_train_result result;
-    lks_status status;
-    char message[1024];
 } member;
 
 static void keep_plan(void *context, const lks_plan *plan)
@@ -192,36 +188,26 @@ static void keep_plan(void *context, const lks_plan *plan)
     m->plan = *plan;
 }
 
-static void *member_main(void *argument)
+static lks_status train_member(void *self)
 {
-    member *m = argument;
+    member *m = self;
     lks_train_options options = {.overwrite = true, .started = keep_plan, .context = m};
-    m->status = lks_train(m->config, m->group, &options, &m->result);
-    if (m->status != LKS_OK)
-        snprintf(m->message, sizeof m->message, "%s", lks_error_message());
-    lks_group_destroy(m->group);
-    return NULL;
+    return lks_train(m->config, m->seat.group, &options, &m->result);
 }
 
 static void train(const lks_config *config, int processes, member members[MAX_MEMBERS])
 {
-    lks_group *groups[MAX_MEMBERS];
-    pthread_t threads[MAX_MEMBERS];
-    CHECK_OK(lks_group_create_threads(processes, 60, groups));
-    for (int i = 0; i < processes; i++) {
-        members[i] = (member){.config = config, .group = groups[i]};
-        CHECK_INT(pthread_create(&threads[i], NULL, member_main, &members[i]), 0);
-    }
     for (int i = 0; i < processes; i++)
-        pthread_join(threads[i], NULL);
+        members[i] = (member){.config = config};
+    run_members(processes, train_member, sizeof *members, members);
 }
 
 static void train_well(const lks_config *config, int processes, member members[MAX_MEMBERS])
 {
     train(config, processes, members);
     for (int i = 0; i < processes; i++)
-        if (members[i].status != LKS_OK)
-            fail_msg("%s: member %d: %s", shown, i, members[i].message);
+        if (members[i].seat.status != LKS_OK)
+            fail_msg("%s: member %d: %s", shown, i, members[i].seat.message);
 }
 
 static json_t *parse(char *text)

@@ -3,9 +3,7 @@
 #ifndef LKS_TESTS_RECORDED_RUN_H
 #define LKS_TESTS_RECORDED_RUN_H
 
-#include "check.h"
-
-#include <pthread.h>
+#include "thread_members.h"
 
 #include <lockstep/lockstep.h>
 
@@ -29,10 +27,8 @@ typedef struct recorded_run {
 
 /** What a member saw of it. */
 typedef struct recorded_member {
+    seat seat;
     const recorded_run *run;
-    lks_group *group;
-    lks_status status;
-    char message[512];
     lks_train_result result;
     int64_t steps; /* last one that was reported */
 } recorded_member;
@@ -76,11 +72,12 @@ static void recorded_progress(void *context, const lks_train_progress *progress)
     recorded_member *m = context;
     m->steps = progress->step;
     if (m->run->on_step != NULL)
-        m->run->on_step(m->run->context, lks_group_rank(m->group), progress);
+        m->run->on_step(m->run->context, lks_group_rank(m->seat.group), progress);
 }
 
-static lks_status recorded_train(recorded_member *m)
+static lks_status recorded_train(void *self)
 {
+    recorded_member *m = self;
     const int64_t shape = RECORDED_FEATURES, hidden = 4;
     lks_dataset *set = NULL, *test = NULL;
     lks_graph *graph = NULL;
@@ -97,7 +94,7 @@ static lks_status recorded_train(recorded_member *m)
         status = lks_plan_create(&m->run->plan, &plan);
     if (status == LKS_OK) {
         lks_trainer_config config = m->run->trainer;
-        config.group = m->group;
+        config.group = m->seat.group;
         config.plan = &plan;
         config.graph = graph;
         config.train_set = set;
@@ -115,35 +112,18 @@ static lks_status recorded_train(recorded_member *m)
     return status;
 }
 
-static void *recorded_member_main(void *argument)
-{
-    recorded_member *m = argument;
-    m->status = recorded_train(m);
-    if (m->status != LKS_OK)
-        snprintf(m->message, sizeof m->message, "%s", lks_error_message());
-    lks_group_destroy(m->group);
-    return NULL;
-}
-
 static inline void recorded_run_do(const recorded_run *run, recorded_member members[RECORDED_MEMBERS])
 {
-    lks_group *groups[RECORDED_MEMBERS];
-    pthread_t threads[RECORDED_MEMBERS];
-    CHECK_OK(lks_group_create_threads(run->members, 60, groups));
-    for (int i = 0; i < run->members; i++) {
-        members[i] = (recorded_member){.run = run, .group = groups[i]};
-        CHECK_INT(pthread_create(&threads[i], NULL, recorded_member_main, &members[i]), 0);
-    }
     for (int i = 0; i < run->members; i++)
-        pthread_join(threads[i], NULL);
+        members[i] = (recorded_member){.run = run};
+    run_members(run->members, recorded_train, sizeof *members, members);
 }
 
 static inline void recorded_run_well(const recorded_run *run, recorded_member members[RECORDED_MEMBERS])
 {
-    recorded_run_do(run, members);
     for (int i = 0; i < run->members; i++)
-        if (members[i].status != LKS_OK)
-            fail_msg("member %d of %d: %s", i, run->members, members[i].message);
+        members[i] = (recorded_member){.run = run};
+    run_members_well(run->members, recorded_train, sizeof *members, members);
 }
 
 #endif

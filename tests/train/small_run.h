@@ -5,9 +5,7 @@
 #ifndef LKS_TESTS_SMALL_RUN_H
 #define LKS_TESTS_SMALL_RUN_H
 
-#include "check.h"
-
-#include <pthread.h>
+#include "thread_members.h"
 
 #include <lockstep/lockstep.h>
 
@@ -24,7 +22,6 @@ enum {
     MAX_ELEMS = HIDDEN * HIDDEN, /* of a tensor */
     MAX_N = 64,
     MAX_STEPS = 64,
-    MAX_MEMBERS = 8,
     SEED = 3
 };
 
@@ -187,11 +184,9 @@ typedef struct small_run {
 } small_run;
 
 typedef struct member {
+    seat seat;
     const small_run *run;
-    lks_group *group;
     const char *start, *output; /* paths; members are threads, in_temp_folder is for one */
-    lks_status status;
-    char message[512];
     int64_t allocations_at_step_2;
     outcome seen;
 } member;
@@ -211,7 +206,7 @@ static inline lks_trainer_config trainer_config(member *m)
 {
     const small_run *run = m->run;
     lks_trainer_config config = lks_trainer_config_default();
-    config.group = m->group;
+    config.group = m->seat.group;
     config.seed = SEED;
     config.clip_norm = run->clip_norm;
     config.clip_value = run->clip_value;
@@ -227,8 +222,9 @@ static inline lks_trainer_config trainer_config(member *m)
     return config;
 }
 
-static inline lks_status train(member *m)
+static inline lks_status train(void *self)
 {
+    member *m = self;
     const small_run *run = m->run;
     const int64_t shape = FEATURES, hidden = HIDDEN;
     lks_dataset *set = NULL;
@@ -259,16 +255,6 @@ static inline lks_status train(member *m)
     return status;
 }
 
-static inline void *member_main(void *argument)
-{
-    member *m = argument;
-    m->status = train(m);
-    if (m->status != LKS_OK)
-        snprintf(m->message, sizeof m->message, "%s", lks_error_message());
-    lks_group_destroy(m->group);
-    return NULL;
-}
-
 static inline void read_model(outcome *out)
 {
     float values[MAX_ELEMS];
@@ -286,20 +272,10 @@ static inline void read_model(outcome *out)
 static inline void run_by_training(const small_run *run, outcome *out)
 {
     static member members[MAX_MEMBERS];
-    lks_group *groups[MAX_MEMBERS];
-    pthread_t threads[MAX_MEMBERS];
     int n = (int)run->plan.processes;
-    CHECK_OK(lks_group_create_threads(n, 60, groups));
     for (int i = 0; i < n; i++)
-        members[i] = (member){
-            .run = run, .group = groups[i], .start = start_file(), .output = in_temp_folder("run")};
-    for (int i = 0; i < n; i++)
-        CHECK_INT(pthread_create(&threads[i], NULL, member_main, &members[i]), 0);
-    for (int i = 0; i < n; i++)
-        pthread_join(threads[i], NULL);
-    for (int i = 0; i < n; i++)
-        if (members[i].status != LKS_OK)
-            fail_msg("member %d: %s", i, members[i].message);
+        members[i] = (member){.run = run, .start = start_file(), .output = in_temp_folder("run")};
+    run_members_well(n, train, sizeof *members, members);
     *out = members[0].seen;
     if (run->resume_path == NULL)
         read_model(out);

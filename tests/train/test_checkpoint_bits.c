@@ -71,7 +71,7 @@ static lks_status resume(void)
     run.plan.steps = 6;
     run.trainer.resume_path = checkpoint;
     recorded_run_do(&run, m);
-    return m[0].status;
+    return m[0].seat.status;
 }
 
 /* Flips every nth bit in turn: each time it must be refused as damaged. */

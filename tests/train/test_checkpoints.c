@@ -220,8 +220,8 @@ static void the_best_one_needs_what_it_watches(void **state)
     run.trainer.checkpoint_best = LKS_BEST_TEST_ACCURACY;
     recorded_run_do(&run, m);
     for (int i = 0; i < 2; i++) {
-        CHECK_INT(m[i].status, LKS_E_ARG);
-        assert_non_null(strstr(m[i].message, "checkpoint_best test_accuracy needs a test set"));
+        CHECK_INT(m[i].seat.status, LKS_E_ARG);
+        assert_non_null(strstr(m[i].seat.message, "checkpoint_best test_accuracy needs a test set"));
     }
     run.trainer.checkpoint_best = LKS_BEST_TRAIN_LOSS;
     recorded_run_well(&run, m);
@@ -259,11 +259,11 @@ static void a_write_that_fails_is_told_to_all_at_the_next_one(void **state)
     run.context = &a;
     recorded_run_do(&run, m);
     for (int i = 0; i < 4; i++) {
-        CHECK_INT(m[i].status, LKS_E_IO);
+        CHECK_INT(m[i].seat.status, LKS_E_IO);
         CHECK_INT(m[i].steps, 6);
-        assert_string_equal(m[i].message, m[0].message);
+        assert_string_equal(m[i].seat.message, m[0].seat.message);
     }
-    assert_non_null(strstr(m[0].message, "step-00000003.safetensors"));
+    assert_non_null(strstr(m[0].seat.message, "step-00000003.safetensors"));
 }
 
 static void or_at_the_end(void **state)
@@ -278,9 +278,9 @@ static void or_at_the_end(void **state)
     run.context = &a;
     recorded_run_do(&run, m);
     for (int i = 0; i < 2; i++) {
-        CHECK_INT(m[i].status, LKS_E_IO);
+        CHECK_INT(m[i].seat.status, LKS_E_IO);
         CHECK_INT(m[i].steps, 30);
-        assert_non_null(strstr(m[i].message, "step-00000025.safetensors"));
+        assert_non_null(strstr(m[i].seat.message, "step-00000025.safetensors"));
     }
     assert_false(file_exists(in_temp_folder("end/model.safetensors"))); /* the run can be gone on with */
 }

@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The memory that the plan predicts is what the run has allocated. */
 #define _GNU_SOURCE
-#include "check.h"
-
-#include <pthread.h>
+#include "thread_members.h"
 
 #include <lockstep/lockstep.h>
 
 #include "train/trainer.h"
 #include "unit/temp_folder.h"
 
-enum { MAX_MEMBERS = 4, MAX_OVERRIDES = 10 };
+enum { MAX_OVERRIDES = 10 };
 
 /* Beside what is predicted: handles, lists of pointers. */
 enum { HANDLES_BYTES = 1024 };
@@ -21,12 +19,10 @@ typedef struct trial {
 } trial;
 
 typedef struct member {
+    seat seat;
     const lks_config *config;
-    lks_group *group;
     lks_plan plan;
     lks_train_result result;
-    lks_status status;
-    char message[512];
 } member;
 
 static void keep_plan(void *context, const lks_plan *plan)
@@ -35,33 +31,13 @@ static void keep_plan(void *context, const lks_plan *plan)
     m->plan = *plan;
 }
 
-static void *member_main(void *argument)
+/* All members count in one program: none leaves before all have counted. */
+static lks_status train(void *self)
 {
-    member *m = argument;
+    member *m = self;
     lks_train_options options = {.overwrite = true, .started = keep_plan, .context = m};
-    m->status = lks_train(m->config, m->group, &options, &m->result);
-    if (m->status != LKS_OK)
-        snprintf(m->message, sizeof m->message, "%s", lks_error_message());
-    return NULL;
-}
-
-/* All members count in one program. */
-static void train(const lks_config *config, int n, member members[MAX_MEMBERS])
-{
-    lks_group *groups[MAX_MEMBERS];
-    pthread_t threads[MAX_MEMBERS];
-    CHECK_OK(lks_group_create_threads(n, 60, groups));
-    for (int i = 0; i < n; i++) {
-        members[i] = (member){.config = config, .group = groups[i]};
-        CHECK_INT(pthread_create(&threads[i], NULL, member_main, &members[i]), 0);
-    }
-    for (int i = 0; i < n; i++)
-        pthread_join(threads[i], NULL);
-    for (int i = 0; i < n; i++)
-        if (members[i].status != LKS_OK)
-            fail_msg("member %d: %s", i, members[i].message);
-    for (int i = 0; i < n; i++)
-        lks_group_destroy(groups[i]);
+    lks_status status = lks_train(m->config, m->seat.group, &options, &m->result);
+    return status == LKS_OK ? lks_group_barrier(m->seat.group) : status;
 }
 
 static void check_between(const char *what, int64_t actual, int64_t least, int64_t above)
@@ -104,7 +80,9 @@ static void check_trial(const trial *t)
     CHECK_OK(lks_config_load("examples/digits.yaml", n, overrides, &config));
     CHECK_OK(lks_train_plan(config, t->members, &plan));
     const lks_plan_memory before = lks__measure_memory();
-    train(config, t->members, members);
+    for (int i = 0; i < t->members; i++)
+        members[i] = (member){.config = config};
+    run_members_well(t->members, train, sizeof *members, members);
     for (int i = 0; i < t->members; i++) {
         assert_memory_equal(&members[i].plan.memory, &plan.memory, sizeof plan.memory);
         check_memory(&members[i].result.memory, &before, &plan);

@@ -2,16 +2,15 @@
 /* A program of one's own goes on from a checkpoint with another plan: lks_checkpoint_origin and the trainer.
  */
 #define _GNU_SOURCE /* nftw */
-#include "check.h"
+#include "thread_members.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 
 #include <lockstep/lockstep.h>
 
 #include "unit/temp_folder.h"
 
-enum { N_FEATURES = 5, N_CLASSES = 3, N_SAMPLES = 101, MAX_MEMBERS = 4 };
+enum { N_FEATURES = 5, N_CLASSES = 3, N_SAMPLES = 101 };
 
 static float features[N_SAMPLES][N_FEATURES];
 static int32_t labels[N_SAMPLES];
@@ -50,10 +49,8 @@ typedef struct trial {
 } trial;
 
 typedef struct member {
+    seat seat;
     const trial *trial;
-    lks_group *group;
-    lks_status status;
-    char message[512];
     lks_train_result result;
     int64_t samples[64]; /* seen after each step */
 } member;
@@ -65,8 +62,9 @@ static void keep_samples(void *context, const lks_train_progress *progress)
         m->samples[progress->step] = progress->samples;
 }
 
-static lks_status train(member *m)
+static lks_status train(void *self)
 {
+    member *m = self;
     const trial *t = m->trial;
     int64_t shape = N_FEATURES, hidden = 7;
     lks_dataset *set = NULL;
@@ -74,18 +72,18 @@ static lks_status train(member *m)
     lks_trainer *trainer = NULL;
     lks_plan plan;
     lks_plan_config wanted = t->plan;
-    wanted.processes = lks_group_size(m->group);
+    wanted.processes = lks_group_size(m->seat.group);
     CHECK_OK(lks_dataset_from_arrays(wanted.n_samples, 1, &shape, LKS_F32, features, labels, &set));
     CHECK_OK(lks_graph_create_mlp(N_FEATURES, 1, &hidden, 0, N_CLASSES, &graph));
     CHECK_OK(lks_plan_create(&wanted, &plan));
     lks_trainer_config config = lks_trainer_config_default();
-    config.group = m->group;
+    config.group = m->seat.group;
     config.plan = &plan;
     config.graph = graph;
     config.train_set = set;
     config.optimizer.momentum = 0.9;
     config.seed = 4;
-    config.output_path = lks_group_rank(m->group) == 0 ? t->output : NULL;
+    config.output_path = lks_group_rank(m->seat.group) == 0 ? t->output : NULL;
     config.resume_path = t->resume;
     config.config_yaml = "local: 3\n";
     if (t->as_changed) {
@@ -105,34 +103,22 @@ static lks_status train(member *m)
     return status;
 }
 
-static void *member_main(void *argument)
+static void begin(const trial *t, int n, member members[MAX_MEMBERS])
 {
-    member *m = argument;
-    m->status = train(m);
-    snprintf(m->message, sizeof m->message, "%s", m->status != LKS_OK ? lks_error_message() : "");
-    lks_group_destroy(m->group);
-    return NULL;
+    for (int i = 0; i < n; i++)
+        members[i] = (member){.trial = t};
 }
 
 static void run_trial(const trial *t, int n, member members[MAX_MEMBERS])
 {
-    lks_group *groups[MAX_MEMBERS];
-    pthread_t threads[MAX_MEMBERS];
-    CHECK_OK(lks_group_create_threads(n, 60, groups));
-    for (int i = 0; i < n; i++) {
-        members[i] = (member){.trial = t, .group = groups[i]};
-        CHECK_INT(pthread_create(&threads[i], NULL, member_main, &members[i]), 0);
-    }
-    for (int i = 0; i < n; i++)
-        pthread_join(threads[i], NULL);
+    begin(t, n, members);
+    run_members(n, train, sizeof *members, members);
 }
 
 static void run_well(const trial *t, int n, member members[MAX_MEMBERS])
 {
-    run_trial(t, n, members);
-    for (int i = 0; i < n; i++)
-        if (members[i].status != LKS_OK)
-            fail_msg("member %d of %d: %s", i, n, members[i].message);
+    begin(t, n, members);
+    run_members_well(n, train, sizeof *members, members);
 }
 
 /* The path of a checkpoint of the first run, which is made once. */
@@ -247,9 +233,9 @@ static void check_refused(const trial *t, const char *message)
     static member members[MAX_MEMBERS];
     run_trial(t, 2, members);
     for (int i = 0; i < 2; i++) {
-        assert_true(members[i].status == LKS_E_ARG || members[i].status == LKS_E_FORMAT);
-        if (strstr(members[i].message, message) == NULL)
-            fail_msg("the message is \"%s\", it lacks \"%s\"", members[i].message, message);
+        assert_true(members[i].seat.status == LKS_E_ARG || members[i].seat.status == LKS_E_FORMAT);
+        if (strstr(members[i].seat.message, message) == NULL)
+            fail_msg("the message is \"%s\", it lacks \"%s\"", members[i].seat.message, message);
     }
 }
 

@@ -6,9 +6,8 @@
  * float64 runs agree to 2e-6 with the recorded seed), 1e-5 of a tensor's norm for what one step computes
  * (sums of up to 64 products in f32 differ by a few units in the last place, 6e-8 each, when they are added
  * in another order). */
-#include "check.h"
+#include "thread_members.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 
 #include <lockstep/lockstep.h>
@@ -25,7 +24,7 @@
 #define LOSS_TOLERANCE   1e-5
 #define TENSOR_TOLERANCE 1e-5
 
-enum { STEPS = 100, BATCH = 64, MAX_MEMBERS = 4, NAME_BYTES = 160, MAX_TENSOR_ELEMS = 64 * 32 };
+enum { STEPS = 100, BATCH = 64, NAME_BYTES = 160, MAX_TENSOR_ELEMS = 64 * 32 };
 
 /* A recorded run, and what repeats it. */
 typedef struct recording {
@@ -230,13 +229,11 @@ static void single_steps_agree(void **state)
 
 /* One member of a group of threads that repeats a whole run. */
 typedef struct member {
+    seat seat;
     const recording *recording;
     const lks_plan *plan;
-    lks_group *group;
     int64_t steps; /* reported */
     double losses[STEPS];
-    lks_status status;
-    char message[512];
 } member;
 
 static void on_progress(void *context, const lks_train_progress *progress)
@@ -247,11 +244,11 @@ static void on_progress(void *context, const lks_train_progress *progress)
     m->steps = progress->step;
 }
 
-static void *member_main(void *argument)
+static lks_status train(void *self)
 {
-    member *m = argument;
+    member *m = self;
     lks_trainer_config config = lks_trainer_config_default();
-    config.group = m->group;
+    config.group = m->seat.group;
     config.plan = m->plan;
     config.graph = m->recording->graph;
     config.train_set = m->recording->samples;
@@ -263,14 +260,11 @@ static void *member_main(void *argument)
 
     lks_trainer *trainer;
     lks_train_result result;
-    m->status = lks_trainer_create(&config, &trainer);
-    if (m->status == LKS_OK)
-        m->status = lks_trainer_run(trainer, &result);
-    if (m->status != LKS_OK)
-        snprintf(m->message, sizeof m->message, "%s", lks_error_message());
+    lks_status status = lks_trainer_create(&config, &trainer);
+    if (status == LKS_OK)
+        status = lks_trainer_run(trainer, &result);
     lks_trainer_destroy(trainer);
-    lks_group_destroy(m->group);
-    return NULL;
+    return status;
 }
 
 /* The plan of a recorded run on so many workers, each a member: 64 samples a step, at a constant rate. */
@@ -294,20 +288,12 @@ static lks_plan plan_of(const recording *r, int members)
 static void check_trajectory(const recording *r, int members)
 {
     static member m[MAX_MEMBERS];
-    lks_group *groups[MAX_MEMBERS];
-    pthread_t threads[MAX_MEMBERS];
     lks_plan plan = plan_of(r, members);
-    CHECK_OK(lks_group_create_threads(members, 60, groups));
-    for (int i = 0; i < members; i++) {
-        m[i] = (member){.recording = r, .plan = &plan, .group = groups[i]};
-        CHECK_INT(pthread_create(&threads[i], NULL, member_main, &m[i]), 0);
-    }
     for (int i = 0; i < members; i++)
-        pthread_join(threads[i], NULL);
+        m[i] = (member){.recording = r, .plan = &plan};
+    run_members_well(members, train, sizeof *m, m);
 
     for (int i = 0; i < members; i++) {
-        if (m[i].status != LKS_OK)
-            fail_msg("member %d of %d: %s", i, members, m[i].message);
         CHECK_INT(m[i].steps, STEPS);
         for (int step = 0; step < STEPS; step++)
             if (!(fabs(m[i].losses[step] - (double)r->losses[step]) <= LOSS_TOLERANCE))
@@ -318,7 +304,7 @@ static void check_trajectory(const recording *r, int members)
 
 static void trajectories_agree_at_1_2_and_4_workers(void **state)
 {
-    for (int members = 1; members <= MAX_MEMBERS; members *= 2)
+    for (int members = 1; members <= 4; members *= 2)
         check_trajectory(*state, members);
 }
 

@@ -233,9 +233,9 @@ static void check_refused(const lks_config *config, const spec *s, lks_status st
         fail_msg("%s is refused: %s", shown, message);
     check_int("the status", status, LKS_E_ARG);
     train(config, (int)s->processes, members);
-    check_int("the trainer's status", members[0].status, LKS_E_ARG);
-    if (strcmp(members[0].message, message) != 0)
-        fail_msg("%s: the plan says \"%s\", training \"%s\"", shown, message, members[0].message);
+    check_int("the trainer's status", members[0].seat.status, LKS_E_ARG);
+    if (strcmp(members[0].seat.message, message) != 0)
+        fail_msg("%s: the plan says \"%s\", training \"%s\"", shown, message, members[0].seat.message);
     seen.refused++;
 }
 

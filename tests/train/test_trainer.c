@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The trainer on groups of threads: the same bits at any number of members, the averaging rule, stops and
  * failures. */
-#include "check.h"
+#include "thread_members.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -15,7 +14,7 @@
 #include "base/alloc.h"
 #include "record/safetensors.h"
 
-enum { N_FEATURES = 13, N_CLASSES = 3, MAX_SAMPLES = 256, MAX_MEMBERS = 8, MAX_STEPS = 256 };
+enum { N_FEATURES = 13, N_CLASSES = 3, MAX_SAMPLES = 256, MAX_STEPS = 256 };
 
 static float features[MAX_SAMPLES][N_FEATURES];
 static int32_t labels[MAX_SAMPLES];
@@ -50,14 +49,11 @@ typedef struct trial {
     int odd_seed_rank;      /* a member that is given another seed, -1: none */
     int odd_normalize_rank; /* the same */
     int odd_plan_rank;      /* the same */
-    double timeout_s;
 } trial;
 
 typedef struct member {
+    seat seat;
     const trial *trial;
-    lks_group *group;
-    lks_status status;
-    char message[512];
     lks_train_result result;
     double losses[MAX_STEPS];
     int64_t allocations_at_step_2, allocations_at_end;
@@ -75,8 +71,7 @@ static trial default_trial(int members)
                .time_rank = -1,
                .odd_seed_rank = -1,
                .odd_normalize_rank = -1,
-               .odd_plan_rank = -1,
-               .timeout_s = 60};
+               .odd_plan_rank = -1};
     t.plan.world = 8;
     t.plan.local_batch = 4;
     t.plan.epochs = 0;
@@ -94,12 +89,13 @@ static void on_progress(void *context, const lks_train_progress *progress)
     if (progress->step == 2)
         m->allocations_at_step_2 = lks__alloc_count();
     m->allocations_at_end = lks__alloc_count();
-    if (m->trial->stop_rank == lks_group_rank(m->group) && progress->step == m->trial->stop_step)
+    if (m->trial->stop_rank == lks_group_rank(m->seat.group) && progress->step == m->trial->stop_step)
         m->stop_signal = 15;
 }
 
-static lks_status train(member *m)
+static lks_status train(void *self)
 {
+    member *m = self;
     const trial *t = m->trial;
     int64_t shape = N_FEATURES, hidden[] = {17, 9};
     lks_dataset *set = NULL, *test = NULL;
@@ -117,24 +113,24 @@ static lks_status train(member *m)
         status = lks_graph_create_mlp(N_FEATURES, 2, hidden, t->dropout, N_CLASSES, &graph);
     if (status == LKS_OK)
         status = lks_plan_create(&wanted, &plan);
-    if (status == LKS_OK && t->odd_normalize_rank == lks_group_rank(m->group))
+    if (status == LKS_OK && t->odd_normalize_rank == lks_group_rank(m->seat.group))
         status = lks_dataset_set_normalize(set, &(lks_normalize){.mean = 0.1, .std = 1});
-    if (t->odd_plan_rank == lks_group_rank(m->group))
+    if (t->odd_plan_rank == lks_group_rank(m->seat.group))
         plan.leaves_per_process = 1000;
     if (status == LKS_OK) {
         lks_trainer_config config = lks_trainer_config_default();
-        config.group = m->group;
+        config.group = m->seat.group;
         config.plan = &plan;
         config.graph = graph;
         config.train_set = set;
         config.test_set = test;
         config.optimizer = t->optimizer;
-        config.seed = t->seed + (t->odd_seed_rank == lks_group_rank(m->group));
+        config.seed = t->seed + (t->odd_seed_rank == lks_group_rank(m->seat.group));
         config.init_path = t->init_path;
         config.output_path = t->output_path;
         config.hashes_every_steps = 8;
         config.stop_signal = &m->stop_signal;
-        if (t->time_rank == lks_group_rank(m->group))
+        if (t->time_rank == lks_group_rank(m->seat.group))
             config.max_seconds = 1e-9;
         config.progress = on_progress;
         config.progress_context = m;
@@ -149,35 +145,22 @@ static lks_status train(member *m)
     return status;
 }
 
-static void *member_main(void *argument)
+static void begin(const trial *t, member members[MAX_MEMBERS])
 {
-    member *m = argument;
-    m->status = train(m);
-    if (m->status != LKS_OK)
-        snprintf(m->message, sizeof m->message, "%s", lks_error_message());
-    lks_group_destroy(m->group);
-    return NULL;
+    for (int i = 0; i < t->members; i++)
+        members[i] = (member){.trial = t};
 }
 
 static void run_trial(const trial *t, member members[MAX_MEMBERS])
 {
-    lks_group *groups[MAX_MEMBERS];
-    pthread_t threads[MAX_MEMBERS];
-    CHECK_OK(lks_group_create_threads(t->members, t->timeout_s, groups));
-    for (int i = 0; i < t->members; i++) {
-        members[i] = (member){.trial = t, .group = groups[i]};
-        CHECK_INT(pthread_create(&threads[i], NULL, member_main, &members[i]), 0);
-    }
-    for (int i = 0; i < t->members; i++)
-        pthread_join(threads[i], NULL);
+    begin(t, members);
+    run_members(t->members, train, sizeof *members, members);
 }
 
 static void run_well(const trial *t, member members[MAX_MEMBERS])
 {
-    run_trial(t, members);
-    for (int i = 0; i < t->members; i++)
-        if (members[i].status != LKS_OK)
-            fail_msg("member %d of %d: %s", i, t->members, members[i].message);
+    begin(t, members);
+    run_members_well(t->members, train, sizeof *members, members);
 }
 
 static void check_same_run(const member *a, const member *b, int64_t steps)
@@ -353,16 +336,16 @@ static void members_that_disagree_are_told_so(void **state)
     t.odd_seed_rank = 1;
     run_trial(&t, m);
     for (int i = 0; i < 2; i++) {
-        CHECK_INT(m[i].status, LKS_E_ARG);
-        assert_non_null(strstr(m[i].message, "rank 1 and rank 0 do not agree on the seed"));
+        CHECK_INT(m[i].seat.status, LKS_E_ARG);
+        assert_non_null(strstr(m[i].seat.message, "rank 1 and rank 0 do not agree on the seed"));
     }
 
     t = default_trial(2);
     t.odd_normalize_rank = 1;
     run_trial(&t, m);
     for (int i = 0; i < 2; i++) {
-        CHECK_INT(m[i].status, LKS_E_ARG);
-        assert_non_null(strstr(m[i].message, "do not agree on the training set or its normalisation"));
+        CHECK_INT(m[i].seat.status, LKS_E_ARG);
+        assert_non_null(strstr(m[i].seat.message, "do not agree on the training set or its normalisation"));
     }
 }
 
@@ -374,8 +357,8 @@ static void a_plan_made_by_hand_is_refused(void **state)
     t.odd_plan_rank = 0;
     run_trial(&t, m);
     for (int i = 0; i < 2; i++) {
-        CHECK_INT(m[i].status, LKS_E_ARG);
-        assert_non_null(strstr(m[i].message, "leaves_per_process is 1000; 4 follows"));
+        CHECK_INT(m[i].seat.status, LKS_E_ARG);
+        assert_non_null(strstr(m[i].seat.message, "leaves_per_process is 1000; 4 follows"));
     }
 }
 
@@ -389,9 +372,9 @@ static void a_diverging_run_stops_on_all_members_alike(void **state)
     for (t.plan.steps = 30; t.plan.steps > 0; t.plan.steps -= 29) {
         run_trial(&t, m);
         for (int i = 0; i < 2; i++)
-            CHECK_INT(m[i].status, LKS_E_NOT_FINITE);
-        assert_string_equal(m[0].message, m[1].message);
-        assert_non_null(strstr(m[0].message, "step "));
+            CHECK_INT(m[i].seat.status, LKS_E_NOT_FINITE);
+        assert_string_equal(m[0].seat.message, m[1].seat.message);
+        assert_non_null(strstr(m[0].seat.message, "step "));
     }
 }
 
@@ -416,8 +399,8 @@ static void a_run_directory_is_written_and_its_model_read(void **state)
         CHECK_INT(access(path, R_OK), 0);
     }
     run_trial(&t, m); /* the directory is there now */
-    CHECK_INT(m[0].status, LKS_E_EXISTS);
-    CHECK_INT(m[1].status, LKS_E_EXISTS);
+    CHECK_INT(m[0].seat.status, LKS_E_EXISTS);
+    CHECK_INT(m[1].seat.status, LKS_E_EXISTS);
 
     double end = NAN;
     t.output_path = NULL;
@@ -435,9 +418,9 @@ static void a_run_directory_is_written_and_its_model_read(void **state)
     CHECK_OK(lks__safetensors_write(wrong, 1, &(lks__tensor_view){"0.weight", 1, &shape, &value}, 0, NULL));
     t.init_path = wrong;
     run_trial(&t, m);
-    CHECK_INT(m[0].status, LKS_E_FORMAT);
-    CHECK_INT(m[1].status, LKS_E_FORMAT);
-    assert_non_null(strstr(m[1].message, "0.weight"));
+    CHECK_INT(m[0].seat.status, LKS_E_FORMAT);
+    CHECK_INT(m[1].seat.status, LKS_E_FORMAT);
+    assert_non_null(strstr(m[1].seat.message, "0.weight"));
 
     char command[128];
     snprintf(command, sizeof command, "rm -r %s", folder);
@@ -524,14 +507,14 @@ static void an_allocation_that_fails_is_reported_and_leaks_nothing(void **state)
     for (; n < 1000; n++) {
         lks_group *group;
         CHECK_OK(lks_group_create_threads(1, 60, &group));
-        m[0] = (member){.trial = &t, .group = group};
+        m[0] = (member){.trial = &t, .seat.group = group};
         lks__alloc_fail_nth(n);
-        m[0].status = train(&m[0]);
+        m[0].seat.status = train(&m[0]);
         lks__alloc_fail_nth(0);
         lks_group_destroy(group);
-        if (m[0].status == LKS_OK)
+        if (m[0].seat.status == LKS_OK)
             break;
-        CHECK_INT(m[0].status, LKS_E_NOMEM);
+        CHECK_INT(m[0].seat.status, LKS_E_NOMEM);
     }
     assert_true(n > 10 && n < 1000);
     for (int c = 0; c < LKS__MEM_CATEGORIES; c++)
