@@ -2,6 +2,7 @@
 /* What lks_ddp refuses, and what members are told when one of them is wrong or gone. */
 #include "ddp_model.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -395,6 +396,50 @@ static void a_death_in_a_step_ends_it_everywhere(void **state)
     members_run(AS_PROCESSES, 5, death_body, NULL);
 }
 
+/* Rank 1 is alive, but never reports. */
+typedef struct absence {
+    lks_group *groups[2];
+    lks_status status; /* of rank 0 */
+    char message[1024];
+} absence;
+
+static void *wait_in_vain(void *argument)
+{
+    absence *a = argument;
+    member self = {.group = a->groups[0], .size = 2};
+    model *m = new_model(LENT);
+    lks_ddp_config config = model_config(&self, m);
+    a->status = lks_ddp_create(&config, &m->ddp);
+    if (a->status == LKS_OK)
+        a->status = lks_ddp_all_ready(m->ddp);
+    if (a->status == LKS_OK)
+        a->status = lks_ddp_wait(m->ddp, 1);
+    snprintf(a->message, sizeof a->message, "%s", lks_error_message());
+    free_model(m);
+    return NULL;
+}
+
+static void a_member_that_never_comes_is_named_at_the_deadline(void **state)
+{
+    (void)state;
+    absence a = {.status = LKS_OK};
+    CHECK_OK(lks_group_create_threads(2, 0.5, a.groups));
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, wait_in_vain, &a), 0);
+    member self = {.group = a.groups[1], .rank = 1, .size = 2};
+    model *m = new_model(LENT);
+    lks_ddp_config config = model_config(&self, m);
+    CHECK_OK(lks_ddp_create(&config, &m->ddp));
+    pthread_join(thread, NULL);
+    CHECK_INT(a.status, LKS_E_TIMEOUT);
+    if (strstr(a.message, "lks_ddp: step 1, bucket 1 of 1") == NULL || strstr(a.message, "rank 1") == NULL)
+        fail_msg("%s", a.message);
+    CHECK_FAILS(lks_ddp_wait(m->ddp, 1), LKS_E_TIMEOUT, "rank 1"); /* it is told the same when it comes */
+    free_model(m);
+    lks_group_destroy(a.groups[0]);
+    lks_group_destroy(a.groups[1]);
+}
+
 /* Rank 1 has fewer batches and leaves instead of joining. */
 static void leaving_body(member *self)
 {
@@ -431,6 +476,7 @@ int main(void)
         cmocka_unit_test(bad_settings_are_refused),
         cmocka_unit_test(copies_that_differ_are_named),
         cmocka_unit_test(a_death_in_a_step_ends_it_everywhere),
+        cmocka_unit_test(a_member_that_never_comes_is_named_at_the_deadline),
         cmocka_unit_test(a_member_that_leaves_without_joining_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
