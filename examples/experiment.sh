@@ -32,6 +32,25 @@ whole_numbers() {
     fi
 }
 
+# read_flags LISTS ARGUMENT ...: sets `output` from --output, and each of the named lists of whole numbers from its flag;
+# $n_flags is how many arguments they are. What follows are settings.
+read_flags() {
+    lists=$1 n_flags=0
+    shift
+    while [ $# -gt 0 ]; do
+        case $1 in
+        -h | --help) printf '%s\n' "$usage" && exit 0 ;;
+        [a-z]*=*) return ;;
+        esac
+        case " --output$(printf ' --%s' $lists) " in *" $1 "*) ;; *) bad_usage "there is no $1" ;; esac
+        [ $# -ge 2 ] || bad_usage "$1 needs a value"
+        [ "$1" = --output ] || whole_numbers "$1" "$2"
+        eval "${1#--}=\$2"
+        shift 2
+        n_flags=$((n_flags + 2))
+    done
+}
+
 # has_mnist SETTING ...: MNIST is there, or was fetched, or the settings name another data set
 has_mnist() {
     for setting; do

@@ -12,21 +12,8 @@ usage='usage: examples/chimera/chimera.sh [--seeds LIST] [--output FOLDER] [key=
 
 seeds=0
 output=runs/chimera
-while [ $# -gt 0 ]; do
-    case $1 in
-    -h | --help) printf '%s\n' "$usage" && exit 0 ;;
-    --seeds | --output)
-        [ $# -ge 2 ] || bad_usage "$1 needs a value"
-        case $1 in
-        --seeds) seeds=$2 && whole_numbers "$1" "$2" ;;
-        --output) output=$2 ;;
-        esac
-        shift 2
-        ;;
-    [a-z]*=*) break ;;
-    *) bad_usage "there is no $1" ;;
-    esac
-done
+read_flags seeds "$@"
+shift $n_flags
 
 # first_accuracy RUN: on the test set after the first epoch
 first_accuracy() {

@@ -14,22 +14,8 @@ usage='usage: examples/goyal/goyal.sh [--seeds LIST] [--kappas LIST] [--output F
 seeds='0 1 2'
 kappas='8 16'
 output=runs/goyal
-while [ $# -gt 0 ]; do
-    case $1 in
-    -h | --help) printf '%s\n' "$usage" && exit 0 ;;
-    --seeds | --kappas | --output)
-        [ $# -ge 2 ] || bad_usage "$1 needs a value"
-        case $1 in
-        --seeds) seeds=$2 && whole_numbers "$1" "$2" ;;
-        --kappas) kappas=$2 && whole_numbers "$1" "$2" ;;
-        --output) output=$2 ;;
-        esac
-        shift 2
-        ;;
-    [a-z]*=*) break ;;
-    *) bad_usage "there is no $1" ;;
-    esac
-done
+read_flags 'seeds kappas' "$@"
+shift $n_flags
 
 # line LABEL ERROR PUBLISHED: of the table; the plan of the row is in $work/plan.json
 line() {

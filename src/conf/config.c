@@ -143,6 +143,18 @@ static lks_status check_schedule(const lks_config *config, const lks__settings *
     return LKS_OK;
 }
 
+static lks_status check_rollback(const lks_config *config, const lks__settings *settings)
+{
+    const entry *given = entry_of(config, "on_divergence");
+    if (settings->on_divergence != LKS_DIVERGENCE_ROLLBACK || settings->checkpoint_every_steps > 0 ||
+        settings->checkpoint_every_seconds > 0 || settings->checkpoint_every_epochs > 0)
+        return LKS_OK;
+    return lks__fail(LKS_E_ARG,
+                     "on_divergence is %s (%s), which needs checkpoints to go back to: "
+                     "checkpoint.every_steps, checkpoint.every_seconds or checkpoint.every_epochs",
+                     given->text, given->origin);
+}
+
 /* The name becomes a folder's name. */
 static lks_status check_name(const lks_config *config, const lks__settings *settings)
 {
@@ -157,7 +169,8 @@ static lks_status check_name(const lks_config *config, const lks__settings *sett
 }
 
 static lks_status (*const checks[])(const lks_config *config, const lks__settings *settings) = {
-    check_required, check_length, check_in_use, check_optimizer, check_rule, check_schedule, check_name,
+    check_required, check_length,   check_in_use,   check_optimizer,
+    check_rule,     check_schedule, check_rollback, check_name,
 };
 
 static lks_status check(const lks_config *config, const lks__settings *settings)

@@ -31,8 +31,8 @@ typedef struct lks__watch {
 
 enum {
     LKS__WATCH_HIGH_STEPS = 100,  /* so many: the loss does not come down again */
-    LKS__WATCH_LOW_STEP = 10,     /* a step of a small batch may have a small loss by chance, a model that has
-                                     come down has     many */
+    LKS__WATCH_LOW_STEP = 10,     /* a step of a small batch may have a small loss by chance; a model that has
+                                     come down has many */
     LKS__WATCH_GUESS_STEPS = 200, /* so many in a row: the model has fallen apart, with units that are dead */
     LKS__WATCH_SKIPPED_STEPS = 20, /* so many in a row: skipping them does not help */
 };

@@ -291,6 +291,7 @@ static void settings_that_do_not_fit_each_other_are_refused(void **state)
          "x.yaml: the length of the run is missing: set epochs, steps or samples"},
         {LEAST "steps: 1", "hint: unset one of them: epochs=auto or steps=auto"},
         {LEAST "lr.rule: linear", "x.yaml:4), which needs lr.reference_batch"},
+        {LEAST "on_divergence: rollback", "x.yaml:4), which needs checkpoints to go back to"},
         {LEAST "optimizer: {kind: adam, momentum: 0.9}",
          "is no setting of the optimizer adam\nhint: unset it: "
          "optimizer.momentum=auto"},
