@@ -28,7 +28,8 @@ static void take_block(walk *w, const lks__block *block, double values[LKS__BLOC
 {
     float scale = w->scale;
     if (w->clips) {
-        lks__clip_value(block->n_elems, block->grad, scale, (float)w->trainer->config.clip_value);
+        if (lks__block_is_finite(block->grad, block->n_elems)) /* infinity is no large value to be clipped */
+            lks__clip_value(block->n_elems, block->grad, scale, (float)w->trainer->config.clip_value);
         scale = 1.0f;
     }
     if (w->wants_grad_norm)
