@@ -55,7 +55,7 @@ typedef struct trial {
     int n_hidden;
     lks_plan_config plan;
     lks_optimizer_config optimizer;
-    double clip_norm;
+    double clip_norm, clip_value;
     lks_on_divergence on_divergence;
     const char *output, *resume, *init;
     int64_t checkpoint_every, checkpoint_keep;
@@ -118,6 +118,7 @@ static inline lks_trainer_config trainer_config(member *m)
     config.group = m->seat.group;
     config.optimizer = t->optimizer;
     config.clip_norm = t->clip_norm;
+    config.clip_value = t->clip_value;
     config.on_divergence = t->on_divergence;
     config.seed = SEED;
     config.output_path = t->output;
