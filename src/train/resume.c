@@ -211,13 +211,16 @@ static lks_status read_checkpoint(lks__resume *r, const lks__safetensors *file)
     return r->plan_json == NULL ? LKS_E_NOMEM : lks__config_parse(r->path, config, &r->before);
 }
 
-lks_status lks__resume_init(lks__resume *r, const lks_config *config, lks_train_note_fn *note, void *context)
+lks_status lks__resume_init(lks__resume *r, const lks_config *config, const char *path,
+                            lks_train_note_fn *note, void *context)
 {
     *r = (lks__resume){0};
     lks__safetensors *file = NULL;
     lks_status status = settle(r, config);
-    if (status == LKS_OK)
+    if (status == LKS_OK && path == NULL)
         status = lks__resume_find(r->settings.output, note, context, &r->path);
+    else if (status == LKS_OK && (r->path = lks__strdup(path)) == NULL)
+        status = LKS_E_NOMEM;
     if (status == LKS_OK)
         status = lks__safetensors_open(r->path, &file);
     if (status == LKS_OK)

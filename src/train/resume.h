@@ -23,13 +23,13 @@ typedef struct lks__resume {
     double clock;         /* of the schedule: lks_plan_lr */
 } lks__resume;
 
-/** Finds the checkpoint and settles the settings: the run's config.yaml, but for what `config` asks for
- * (lks__config_is_asked_for) and may. Tells `note` (may be NULL) of checkpoints that it passes over. Reads
- * the disk, writes nothing. deinit it also after a failure. Returns: LKS_OK; LKS_E_ARG with what differs from
- * the run's settings, or does not fit together; LKS_E_NOT_FOUND: there is no run, or no whole checkpoint;
- * LKS_E_FORMAT; LKS_E_IO; LKS_E_NOMEM. */
-lks_status lks__resume_init(lks__resume *resume, const lks_config *config, lks_train_note_fn *note,
-                            void *context) LKS_MUST_USE;
+/** Settles the settings, the run's config.yaml, but for what `config` asks for (lks__config_is_asked_for) and
+ * may; and looks into the checkpoint `path`, which somebody has found whole, or, when that is NULL, finds it.
+ * Tells `note` (may be NULL) of checkpoints that it passes over. Reads the disk, writes nothing. deinit it
+ * also after a failure. Returns: LKS_OK; LKS_E_ARG with what differs from the run's settings, or does not fit
+ * together; LKS_E_NOT_FOUND: there is no run, or no whole checkpoint; LKS_E_FORMAT; LKS_E_IO; LKS_E_NOMEM. */
+lks_status lks__resume_init(lks__resume *resume, const lks_config *config, const char *path,
+                            lks_train_note_fn *note, void *context) LKS_MUST_USE;
 void lks__resume_deinit(lks__resume *resume);
 
 /** Whether a config asks for something else than the run in its run directory has. False where that can't be

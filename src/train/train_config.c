@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** From a config to a run. */
 #include <float.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,7 +124,7 @@ static lks_status plan_of_resumed(const lks_config *config, int processes, lks_p
     lks__resume resume;
     sizes data;
     lks_plan plan;
-    lks_status status = lks__resume_init(&resume, config, NULL, NULL);
+    lks_status status = lks__resume_init(&resume, config, NULL, NULL, NULL);
     if (status == LKS_OK)
         status = lks__dataset_probe(&resume.settings, &data.train, &data.test);
     if (status == LKS_OK)
@@ -225,19 +227,34 @@ static lks_status job_model(job *j)
     return status;
 }
 
+/* What rank 0 has found whole is what all go on from: nobody else reads the whole file. Collective. */
+static lks_status find_together(job *j, const lks_config *config, lks_group *group,
+                                const lks_train_options *options)
+{
+    char path[PATH_MAX] = "";
+    bool first = lks_group_rank(group) == 0;
+    lks_status status = LKS_OK;
+    if (first)
+        status = lks__resume_init(&j->resume, config, NULL, options->note, options->context);
+    if (first && status == LKS_OK)
+        snprintf(path, sizeof path, "%s", j->resume.path); /* it has been opened, so it is no longer */
+    status = lks__agree(group, status);
+    if (status == LKS_OK)
+        status = lks_group_broadcast(group, path, sizeof path, LKS_U8, 0);
+    if (status == LKS_OK && !first)
+        status = lks__resume_init(&j->resume, config, path, NULL, NULL);
+    return lks__agree(group, status);
+}
+
 /* This member's part; the caller deinits j also after a failure. */
 static lks_status job_init(job *j, const lks_config *config, const lks_group *group,
                            const lks_train_options *options)
 {
     bool first = lks_group_rank(group) == 0;
-    lks_status status = check_options(options);
-    j->settings = lks__config_settings(config);
-    if (status == LKS_OK && options->resume) {
-        status = lks__resume_init(&j->resume, config, first ? options->note : NULL, options->context);
-        j->settings = &j->resume.settings;
-    } else if (status == LKS_OK && first) { /* the only one that will create it */
+    lks_status status = LKS_OK;
+    j->settings = options->resume ? &j->resume.settings : lks__config_settings(config);
+    if (first && !options->resume) /* the only one that will create it */
         status = lks__run_dir_check(j->settings->output, options->overwrite);
-    }
     if (status == LKS_OK)
         status = lks__dataset_open(j->settings, &j->train_set, &j->test_set);
     if (status == LKS_OK)
@@ -271,7 +288,11 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
         options = &none;
     lks_trainer *trainer = NULL;
     job j = {0};
-    lks_status status = lks__agree(group, job_init(&j, config, group, options));
+    lks_status status = lks__agree(group, check_options(options));
+    if (status == LKS_OK && options->resume)
+        status = find_together(&j, config, group, options);
+    if (status == LKS_OK)
+        status = lks__agree(group, job_init(&j, config, group, options));
     if (status == LKS_OK) {
         const lks__settings *settings = j.settings;
         lks_trainer_config trainer_config = {
