@@ -251,7 +251,11 @@ LKS_API lks_status lks_request_test(lks_request *request) LKS_MUST_USE;
 /** Waits until the request is done. Returns: LKS_OK or a failure of the group. */
 LKS_API lks_status lks_request_wait(lks_request *request) LKS_MUST_USE;
 
-/** Memory that every member of the machine can address: one region per member. */
+/** Memory that every member of the machine can address: one region per member.
+ *
+ * Reductions read inputs where they are when they lie in it, at any place of the own region, and an
+ * all_reduce in place of which all members' data do makes no copies at all. Then every member needs its
+ * handle as long as any uses the memory so. */
 typedef struct lks_group_memory lks_group_memory;
 
 /** Allocates `bytes` (may differ between members, may be 0) of zeroed shared memory for every member.

@@ -2,6 +2,8 @@
 /* Group memory: one region per member, addressable by all. */
 #include "check.h"
 
+#include <stdlib.h>
+
 #include <lockstep/group.h>
 
 #include "comm/members.h"
@@ -65,6 +67,72 @@ static void too_much_fails_on_all(member *self)
     regions_are_shared(self);
 }
 
+/* ---- reductions of data in group memory ---- */
+
+enum { N_MOST = 300001 };
+
+static float number(int rank, int turn, size_t i)
+{
+    return (float)((i + (size_t)(rank * 13 + turn)) % 31);
+}
+
+/* Whose data lies in group memory: all members', that of some, or all but the result. Offsets differ, and so
+ * do not only the addresses. */
+static void reduce_placed(member *self, lks_group_memory *memory, float *ordinary, int turn)
+{
+    static const size_t counts[] = {1025, 40000, N_MOST};
+    size_t n = counts[turn % 3];
+    bool placed = turn / 3 % 3 != 1 || self->rank % 2 == 0;
+    float *in = placed ? (float *)lks_group_memory_at(memory, self->rank) + self->rank : ordinary;
+    float *out = turn / 3 % 3 == 2 ? ordinary : in;
+    for (size_t i = 0; i < n; i++)
+        in[i] = number(self->rank, turn, i);
+    lks_operation o = {
+        turn % 2 == 0 ? LKS_ALL_REDUCE : LKS_REDUCE, LKS_F32, LKS_SUM, self->size - 1, n, in, out};
+    EXPECT_OK(self, lks_group_run(self->group, &o));
+    bool gets = o.collective == LKS_ALL_REDUCE || self->rank == o.root;
+    for (size_t i = 0; i < n; i++) {
+        float wanted = 0;
+        for (int r = 0; r < self->size; r++)
+            wanted += number(r, turn, i);
+        EXPECT(self, !gets || out[i] == wanted, "turn %d count %zu: [%zu] is %g, wanted %g", turn, n, i,
+               (double)out[i], (double)wanted);
+        EXPECT(self, (gets && out == in) || in[i] == number(self->rank, turn, i),
+               "turn %d count %zu: the input has changed at [%zu]", turn, n, i);
+    }
+}
+
+static void placed_data(member *self)
+{
+    lks_group_memory *memory, *unused;
+    float *ordinary = malloc(N_MOST * sizeof *ordinary);
+    EXPECT_OK(self, lks_group_memory_create(self->group, 100, &unused));
+    EXPECT_OK(self, lks_group_memory_create(self->group, (N_MOST + 16) * sizeof(float), &memory));
+    for (int turn = 0; turn < 18; turn++)
+        reduce_placed(self, memory, ordinary, turn);
+    lks_group_memory_destroy(unused);
+    reduce_placed(self, memory, ordinary, 2);
+    lks_group_memory_destroy(memory);
+    free(ordinary);
+}
+
+/* One member has no handle any more where another one's data lies. */
+static void handle_is_gone(member *self)
+{
+    lks_group_memory *memory;
+    float *ordinary = calloc(N_MOST, sizeof *ordinary);
+    EXPECT_OK(self, lks_group_memory_create(self->group, N_MOST * sizeof(float), &memory));
+    float *data = self->rank == 1 ? ordinary : lks_group_memory_at(memory, self->rank);
+    if (self->rank == 1)
+        lks_group_memory_destroy(memory);
+    lks_status status = lks_group_all_reduce(self->group, data, N_MOST, LKS_F32, LKS_SUM);
+    EXPECT(self, status == LKS_E_PEER && strstr(lks_error_message(), "has destroyed its handle") != NULL,
+           "%s: %s", lks_status_name(status), lks_error_message());
+    if (self->rank != 1)
+        lks_group_memory_destroy(memory);
+    free(ordinary);
+}
+
 static void on_all_kinds(member_fn *body)
 {
     static const int sizes[] = {1, 2, 3, 5};
@@ -85,11 +153,26 @@ static void lack_of_memory_is_the_same_error_on_all(void **state)
     on_all_kinds(too_much_fails_on_all);
 }
 
+static void reductions_read_it_where_it_is(void **state)
+{
+    (void)state;
+    on_all_kinds(placed_data);
+}
+
+static void a_handle_that_is_missing_is_told_to_all(void **state)
+{
+    (void)state;
+    members_run(AS_THREADS, 3, handle_is_gone, NULL);
+    members_run(AS_PROCESSES, 3, handle_is_gone, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_member_sees_every_region),
         cmocka_unit_test(lack_of_memory_is_the_same_error_on_all),
+        cmocka_unit_test(reductions_read_it_where_it_is),
+        cmocka_unit_test(a_handle_that_is_missing_is_told_to_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,10 +23,11 @@ struct lks__shm_member {
     bool has_core;             /* every member has a core of its own, so waiting may spin */
     bool same_process;         /* all members are threads of this process */
     int64_t timeout_ns;
-    lks__shm_task *queue;    /* posted and not done, in the order of posts */
-    uint64_t turn;           /* staging areas used so far; equal on all members */
-    uint64_t exchanges;      /* offers made so far; same */
-    size_t base;             /* where the control block starts in the file */
+    lks__shm_task *queue;             /* posted and not done, in the order of posts */
+    uint64_t turn;                    /* staging areas used so far; equal on all members */
+    uint64_t exchanges;               /* offers made so far; same */
+    size_t base;                      /* where the control block starts in the file */
+    struct lks__shm_memory *memories; /* the handles of group memory */
     lks__shm_member *family; /* the member of the first group that this one was split from; NULL: is one */
 };
 
@@ -128,6 +129,11 @@ lks_status lks__shm_wait(lks_group *group, void *task) LKS_MUST_USE;
 lks_status lks__shm_split(lks_group *group, int colour, int key, lks_group **out) LKS_MUST_USE;
 lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memory **out) LKS_MUST_USE;
 void lks__shm_memory_destroy(lks_group_memory *memory);
+
+/** Where `bytes` bytes lie in the file, if they are of the group's memory, else 0; and back, NULL if this
+ * member has no handle of it. */
+uint64_t lks__shm_locate(const lks__shm_member *self, const void *data, size_t bytes);
+void *lks__shm_address(const lks__shm_member *self, uint64_t offset);
 
 extern const lks__backend lks__shm_backend;
 

@@ -11,7 +11,11 @@ typedef struct range_head {
     _Atomic uint32_t handles; /* members that hold one */
 } range_head;
 
-typedef struct shm_memory {
+typedef struct lks__shm_memory lks__shm_memory;
+
+struct lks__shm_memory {
+    lks__shm_member *member;
+    lks__shm_memory *next;       /* of the member's */
     lks__segment *segment;       /* one reference */
     size_t start, bytes;         /* the range in the file */
     size_t own_start, own_bytes; /* this member's region, in the file; the head counts to rank 0's */
@@ -19,13 +23,13 @@ typedef struct shm_memory {
     range_head *head;            /* NULL: not mapped */
     size_t *asked_bytes;         /* [size]: behind regions */
     lks_group_memory memory;     /* last: ends in an array */
-} shm_memory;
+};
 
 static const lks_operation memory_operation = {.collective = LKS__MEMORY};
 
-static shm_memory *memory_of(lks_group_memory *memory)
+static lks__shm_memory *memory_of(lks_group_memory *memory)
 {
-    return (shm_memory *)((char *)memory - offsetof(shm_memory, memory));
+    return (lks__shm_memory *)((char *)memory - offsetof(lks__shm_memory, memory));
 }
 
 /* ---- ranges of the file ---- */
@@ -63,13 +67,14 @@ lks_status lks__shm_take_range(lks__shm_member *self, const lks_operation *opera
 
 /* ---- create ---- */
 
-static shm_memory *handle_create(lks__shm_member *member)
+static lks__shm_memory *handle_create(lks__shm_member *member)
 {
     size_t size = (size_t)member->group.size;
-    shm_memory *self = lks__alloc(
+    lks__shm_memory *self = lks__alloc(
         sizeof *self + size * (sizeof self->memory.regions[0] + sizeof self->asked_bytes[0]), LKS__MEM_COMM);
     if (self == NULL)
         return NULL;
+    self->member = member;
     self->segment = lks__segment_get(member->segment);
     self->memory.backend = &lks__shm_backend;
     self->memory.size = member->group.size;
@@ -77,7 +82,7 @@ static shm_memory *handle_create(lks__shm_member *member)
     return self;
 }
 
-static void handle_destroy(shm_memory *self)
+static void handle_destroy(lks__shm_memory *self)
 {
     if (self == NULL)
         return;
@@ -90,7 +95,7 @@ static void handle_destroy(shm_memory *self)
 
 /* Adds up what all asked for, by the same arithmetic on every member. Returns false when the sum is beyond
  * any memory; where this member has no handle, it is. */
-static bool total_bytes(const lks__shm_member *member, shm_memory *self, size_t *out)
+static bool total_bytes(const lks__shm_member *member, lks__shm_memory *self, size_t *out)
 {
     size_t total = lks__page_round(sizeof(range_head));
     for (int r = 0; r < member->group.size; r++) {
@@ -106,7 +111,7 @@ static bool total_bytes(const lks__shm_member *member, shm_memory *self, size_t 
 }
 
 /* Maps the range and finds the regions in it; nothing has memory behind it yet. */
-static lks_status map_range(const lks__shm_member *member, shm_memory *self)
+static lks_status map_range(const lks__shm_member *member, lks__shm_memory *self)
 {
     void *base;
     lks_status status = lks__segment_map(self->segment, self->start, self->bytes, &base);
@@ -128,7 +133,7 @@ static lks_status map_range(const lks__shm_member *member, shm_memory *self)
 }
 
 /* Each member reserves its own region, so that it lies near the processor that will use it most. */
-static lks_status reserve_own(const lks__shm_member *member, shm_memory *self)
+static lks_status reserve_own(const lks__shm_member *member, lks__shm_memory *self)
 {
     if (self->own_bytes == 0)
         return LKS_OK;
@@ -143,7 +148,7 @@ static lks_status reserve_own(const lks__shm_member *member, shm_memory *self)
     return LKS_OK;
 }
 
-static lks_status create_range(lks__shm_member *member, shm_memory *self)
+static lks_status create_range(lks__shm_member *member, lks__shm_memory *self)
 {
     lks_status status = lks__check_available(self->bytes);
     if (status == LKS_OK)
@@ -162,7 +167,7 @@ static lks_status create_range(lks__shm_member *member, shm_memory *self)
 lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
 {
     lks__shm_member *member = lks__shm_member_of(group);
-    shm_memory *self = handle_create(member);
+    lks__shm_memory *self = handle_create(member);
     /* Without a handle this member takes part all the same, asking for what nobody can have. */
     lks_status status = lks__shm_exchange(member, &memory_operation, self != NULL ? bytes : UINT64_MAX);
     size_t total = 0;
@@ -179,13 +184,36 @@ lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memo
         handle_destroy(self);
         return status;
     }
+    self->next = member->memories;
+    member->memories = self;
     *out = &self->memory;
     return LKS_OK;
 }
 
+uint64_t lks__shm_locate(const lks__shm_member *self, const void *data, size_t bytes)
+{
+    for (const lks__shm_memory *m = self->memories; m != NULL; m = m->next) {
+        uintptr_t start = (uintptr_t)m->head, at = (uintptr_t)data;
+        if (at > start && at - start < m->bytes && bytes <= m->bytes - (at - start))
+            return m->start + (at - start);
+    }
+    return 0;
+}
+
+void *lks__shm_address(const lks__shm_member *self, uint64_t offset)
+{
+    for (const lks__shm_memory *m = self->memories; m != NULL; m = m->next)
+        if (offset > m->start && offset - m->start < m->bytes)
+            return (char *)m->head + (offset - m->start);
+    return NULL;
+}
+
 void lks__shm_memory_destroy(lks_group_memory *memory)
 {
-    shm_memory *self = memory_of(memory);
+    lks__shm_memory *self = memory_of(memory), **link = &self->member->memories;
+    while (*link != self)
+        link = &(*link)->next;
+    *link = self->next;
     /* acq_rel: the last one gives the memory back after all others are done with it */
     if (atomic_fetch_sub_explicit(&self->head->handles, 1, memory_order_acq_rel) == 1)
         lks__segment_release(self->segment, self->start, self->bytes);

@@ -52,6 +52,14 @@ typedef struct lks__algorithm {
     lks__stage_fn *stage, *reduce, *fetch; /* NULL: nothing to do */
 } lks__algorithm;
 
+/** What a member offers at the first barrier of a reduction in pieces: where its input lies in the file, if
+ * the others can read it there, and whether the result goes to the same place. 0: it will be staged. */
+uint64_t lks__shm_place_offer(const lks__shm_member *self, const lks_operation *operation);
+
+/** After that barrier. Returns: LKS_OK; LKS_IN_PROGRESS: the data of all have been replaced by the result,
+ * but for what others do of it before the next barrier; or a failure of the group. */
+lks_status lks__shm_reduce_in_place(lks__shm_member *self, const lks_operation *operation) LKS_MUST_USE;
+
 /** The one for this operation: a function of what is equal on all members only. */
 const lks__algorithm *lks__shm_algorithm(const lks_operation *operation);
 

@@ -30,6 +30,10 @@ static void enter(lks__shm_member *self, lks__shm_task *task)
 static void start(lks__shm_member *self, lks__shm_task *task)
 {
     task->started = true;
+    if (lks__shm_algorithm(task->operation)->reduce != NULL) {
+        task->exchanges = true;
+        task->offer = lks__shm_place_offer(self, task->operation);
+    }
     if (task->exchanges) {
         self->exchanges++;
         /* relaxed: published by the barrier. In turns, for the reason given in shm_staging.h. */
@@ -43,6 +47,19 @@ static void start(lks__shm_member *self, lks__shm_task *task)
 static lks_status advance(lks__shm_member *self, lks__shm_task *task)
 {
     const lks__algorithm *algorithm = lks__shm_algorithm(task->operation);
+    if (task->in_place)
+        return LKS_OK;
+    if (algorithm->reduce != NULL && task->present.n > 0 && task->present.first == 0) {
+        lks_status status = lks__shm_reduce_in_place(self, task->operation);
+        if (status != LKS_OK && status != LKS_IN_PROGRESS)
+            return status;
+        if (status == LKS_IN_PROGRESS) {
+            task->in_place = true;
+            task->done = task->operation->count;
+            enter(self, task);
+            return LKS_IN_PROGRESS;
+        }
+    }
     lks__piece ready = task->present; /* to be fetched */
     if (algorithm->reduce != NULL) {
         if (task->present.n > 0)

@@ -21,6 +21,7 @@ struct lks__shm_task {
     uint64_t offer;
     lks__piece present, before; /* staged last; waiting to be fetched (n 0: none) */
     size_t done;                /* elements (of a row) that have been staged and read */
+    bool in_place;              /* all is done but the last barrier */
     uint32_t entered;           /* the word at the last arrival */
 
     /* of messages */
