@@ -170,12 +170,13 @@ LKS_API lks_status lks_ddp_join(lks_ddp *ddp, bool *more) LKS_MUST_USE;
 
 /** Compares the parameters of all members now, by a hash of each tensor.
  *
- * Collective, between steps. Returns: LKS_OK; LKS_E_MISMATCH on every member: the message names the first
- * rank and tensor that differ from rank 0's; failures of the group.
+ * Collective, between steps. Returns: LKS_OK; LKS_E_ARG within a pass; LKS_E_MISMATCH on every member: the
+ * message names the first rank and tensor that differ from rank 0's; failures of the group.
  */
 LKS_API lks_status lks_ddp_check_replicas(lks_ddp *ddp) LKS_MUST_USE;
 
-/** Gives every member rank 0's buffers once more. Collective, between steps. */
+/** Gives every member rank 0's buffers once more. Collective, between steps. Returns: LKS_OK; LKS_E_ARG
+ * within a pass; failures of the group. */
 LKS_API lks_status lks_ddp_broadcast_buffers(lks_ddp *ddp) LKS_MUST_USE;
 
 /** Whether any member reported the tensor's gradient in the last step. One that nobody used has a gradient of

@@ -105,18 +105,9 @@ lks_status lks_ddp_all_ready(lks_ddp *ddp)
 
 /* ---- passes without synchronisation ---- */
 
-static lks_status check_between_passes(const lks_ddp *ddp, const char *call)
-{
-    lks_status status = lks__ddp_alive(ddp);
-    if (status == LKS_OK && ddp->n_observed > 0)
-        status = lks__fail(LKS_E_ARG, "%s: within a pass: %d of %d gradients have been reported", call,
-                           ddp->n_observed, ddp->n_tensors);
-    return status;
-}
-
 lks_status lks_ddp_no_sync(lks_ddp *ddp, bool on)
 {
-    lks_status status = check_between_passes(ddp, "lks_ddp_no_sync");
+    lks_status status = lks__ddp_between_passes(ddp, "lks_ddp_no_sync");
     if (status == LKS_OK)
         ddp->no_sync = on;
     return status;
@@ -258,7 +249,7 @@ static lks_status conclude(lks_ddp *ddp, bool joins)
     }
     bool due = ddp->check_every > 0 && ddp->info.n_joined < ddp->size &&
                ddp->info.steps % ddp->check_every == 0;
-    return due ? lks_ddp_check_replicas(ddp) : LKS_OK;
+    return due ? lks__ddp_compare_replicas(ddp) : LKS_OK;
 }
 
 static lks_status end_step(lks_ddp *ddp, bool joins)
@@ -295,7 +286,7 @@ lks_status lks_ddp_wait(lks_ddp *ddp, int64_t n_samples)
 
 lks_status lks_ddp_join(lks_ddp *ddp, bool *more)
 {
-    lks_status status = check_between_passes(ddp, "lks_ddp_join");
+    lks_status status = lks__ddp_between_passes(ddp, "lks_ddp_join");
     if (status == LKS_OK && ddp->n_passes > 0) {
         status = lks__fail(LKS_E_ARG, "lks_ddp_join: %d pass%s without synchronisation %s not reduced yet",
                            ddp->n_passes, ddp->n_passes == 1 ? "" : "es", ddp->n_passes == 1 ? "is" : "are");
@@ -305,13 +296,5 @@ lks_status lks_ddp_join(lks_ddp *ddp, bool *more)
         status = end_step(ddp, true);
     if (status == LKS_OK)
         *more = ddp->info.n_joined < ddp->size;
-    return status;
-}
-
-lks_status lks_ddp_broadcast_buffers(lks_ddp *ddp)
-{
-    lks_status status = lks__ddp_alive(ddp);
-    for (int i = 0; i < ddp->n_buffers && status == LKS_OK; i++)
-        status = lks_group_broadcast(ddp->group, ddp->buffers[i].data, ddp->buffers[i].n_bytes, LKS_U8, 0);
     return status;
 }

@@ -152,18 +152,31 @@ void lks__ddp_reset_buckets(lks_ddp *ddp)
 
 /* ---- in and out ---- */
 
-static void multiply(float *out, const float *in, int64_t n, float factor)
+/* Apart and in place: a loop that may be either would be compiled to look which, and be slow in place. */
+
+static void multiply(float *restrict out, const float *restrict in, int64_t n, float factor)
 {
     for (int64_t i = 0; i < n; i++)
         out[i] = in[i] * factor;
 }
 
-/* A division per element: one rounding of the exact quotient, where a multiplication by 1 / divisor has two.
- */
-static void divide(float *out, const float *in, int64_t n, float divisor)
+static void multiply_in_place(float *data, int64_t n, float factor)
+{
+    for (int64_t i = 0; i < n; i++)
+        data[i] *= factor;
+}
+
+/* A division per element: one rounding of the quotient, where a multiplication by 1 / divisor has two. */
+static void divide(float *restrict out, const float *restrict in, int64_t n, float divisor)
 {
     for (int64_t i = 0; i < n; i++)
         out[i] = in[i] / divisor;
+}
+
+static void divide_in_place(float *data, int64_t n, float divisor)
+{
+    for (int64_t i = 0; i < n; i++)
+        data[i] /= divisor;
 }
 
 static size_t bytes_of(int64_t n_elems)
@@ -176,7 +189,7 @@ static void weigh(const lks_ddp *ddp, const lks__bucket *bucket, float weight)
     float *at = bucket->is.data;
     if (bucket->is_view) {
         if (weight != 1)
-            multiply(at, at, bucket->is.n_elems, weight);
+            multiply_in_place(at, bucket->is.n_elems, weight);
         return;
     }
     for (int i = 0; i < bucket->is.n_tensors; i++) {
@@ -205,7 +218,7 @@ void lks__ddp_empty_bucket(lks_ddp *ddp, const lks__bucket *bucket, float diviso
         lks__ddp_unpack(at, (size_t)bucket->is.n_elems);
     if (bucket->is_view) {
         if (divisor != 1)
-            divide(at, at, bucket->is.n_elems, divisor);
+            divide_in_place(at, bucket->is.n_elems, divisor);
         return;
     }
     for (int i = 0; i < bucket->is.n_tensors; i++) {

@@ -179,6 +179,14 @@ static lks_status broadcast_params(lks_ddp *ddp)
     return status;
 }
 
+lks_status lks_ddp_broadcast_buffers(lks_ddp *ddp)
+{
+    lks_status status = lks__ddp_between_passes(ddp, "lks_ddp_broadcast_buffers");
+    for (int i = 0; i < ddp->n_buffers && status == LKS_OK; i++)
+        status = lks_group_broadcast(ddp->group, ddp->buffers[i].data, ddp->buffers[i].n_bytes, LKS_U8, 0);
+    return status;
+}
+
 static lks_status start(lks_ddp *ddp)
 {
     lks_status status = lks__ddp_verify(ddp);
@@ -249,6 +257,15 @@ lks_status lks__ddp_end(lks_ddp *ddp, lks_status status)
 lks_status lks__ddp_alive(const lks_ddp *ddp)
 {
     return ddp->failure == LKS_OK ? LKS_OK : lks__fail(ddp->failure, "%s", ddp->failure_text);
+}
+
+lks_status lks__ddp_between_passes(const lks_ddp *ddp, const char *call)
+{
+    lks_status status = lks__ddp_alive(ddp);
+    if (status == LKS_OK && ddp->n_observed > 0)
+        status = lks__fail(LKS_E_ARG, "%s: within a pass: %d of %d gradients have been reported", call,
+                           ddp->n_observed, ddp->n_tensors);
+    return status;
 }
 
 const char *lks__ddp_tensor_text(const lks_ddp *ddp, int tensor, char out[LKS__TENSOR_TEXT_BYTES])

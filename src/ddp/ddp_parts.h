@@ -83,6 +83,13 @@ lks_status lks__ddp_end(lks_ddp *ddp, lks_status status) LKS_MUST_USE;
 /** Returns: LKS_OK, or the failure that has ended it. */
 lks_status lks__ddp_alive(const lks_ddp *ddp) LKS_MUST_USE;
 
+/** As lks__ddp_alive; LKS_E_ARG when something has been reported since the last pass: `call` comes too early
+ * or too late. */
+lks_status lks__ddp_between_passes(const lks_ddp *ddp, const char *call) LKS_MUST_USE;
+
+/** Compares the copies of the parameters. Collective. Returns: as lks_ddp_check_replicas. */
+lks_status lks__ddp_compare_replicas(lks_ddp *ddp) LKS_MUST_USE;
+
 /** Compares tensors, buffers and settings with rank 0's. Collective. Returns: as lks_ddp_create. */
 lks_status lks__ddp_verify(lks_ddp *ddp) LKS_MUST_USE;
 

@@ -23,11 +23,8 @@ static lks_status compare(const lks_ddp *ddp, const uint64_t *own, const uint64_
     return LKS_OK;
 }
 
-lks_status lks_ddp_check_replicas(lks_ddp *ddp)
+lks_status lks__ddp_compare_replicas(lks_ddp *ddp)
 {
-    lks_status status = lks__ddp_alive(ddp);
-    if (status != LKS_OK)
-        return status;
     size_t n = (size_t)ddp->n_tensors;
     uint64_t *own = ddp->hashes, *rank_0 = ddp->hashes + n;
     for (size_t i = 0; i < n; i++) {
@@ -35,6 +32,12 @@ lks_status lks_ddp_check_replicas(lks_ddp *ddp)
         own[i] = XXH3_64bits(tensor->param, (size_t)tensor->n_elems * sizeof(float));
     }
     memcpy(rank_0, own, n * sizeof *own);
-    status = lks_group_broadcast(ddp->group, rank_0, n, LKS_I64, 0);
+    lks_status status = lks_group_broadcast(ddp->group, rank_0, n, LKS_I64, 0);
     return status == LKS_OK ? lks__agree(ddp->group, compare(ddp, own, rank_0)) : status;
+}
+
+lks_status lks_ddp_check_replicas(lks_ddp *ddp)
+{
+    lks_status status = lks__ddp_between_passes(ddp, "lks_ddp_check_replicas");
+    return status == LKS_OK ? lks__ddp_compare_replicas(ddp) : status;
 }

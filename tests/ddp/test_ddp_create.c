@@ -274,6 +274,8 @@ static void misuse_body(member *self)
     EXPECT_FAILS(self, lks_ddp_grad_ready(m->ddp, 5), LKS_E_ARG, "tensor 5 (c) is reported a second time");
     EXPECT_FAILS(self, lks_ddp_no_sync(m->ddp, true), LKS_E_ARG, "within a pass: 1 of 7");
     EXPECT_FAILS(self, lks_ddp_join(m->ddp, &more), LKS_E_ARG, "within a pass: 1 of 7");
+    EXPECT_FAILS(self, lks_ddp_check_replicas(m->ddp), LKS_E_ARG, "within a pass: 1 of 7");
+    EXPECT_FAILS(self, lks_ddp_broadcast_buffers(m->ddp), LKS_E_ARG, "within a pass: 1 of 7");
     EXPECT_OK(self, lks_ddp_all_ready(m->ddp));
     EXPECT_FAILS(self, lks_ddp_wait(m->ddp, -1), LKS_E_ARG, "-1 samples; 0 to 2^53");
     EXPECT_FAILS(self, lks_ddp_wait(m->ddp, ((int64_t)1 << 53) + 1), LKS_E_ARG, "0 to 2^53");
