@@ -94,7 +94,8 @@ int cmd_train(int argc, char **argv)
     lks_status status = cli_load_config(args, &command.config);
     if (status != LKS_OK)
         return cli_fail(status);
-    if (args->resume && lks_train_is_finished(command.config)) {
+    bool contradicts = args->overwrite || args->init != NULL; /* --resume: refused as in any run */
+    if (args->resume && !contradicts && lks_train_is_finished(command.config)) {
         fprintf(stderr, "lockstep: the run in %s is finished; there is nothing to go on with\n",
                 lks_config_get(command.config, "output"));
         exit_code = 0;

@@ -297,16 +297,27 @@ static bool is_of_plan(const char *key)
     return begins_with(key, prefixes);
 }
 
+/* Decides something only when a step goes wrong. */
+static bool is_not_needed(const search *s, const char *key)
+{
+    return strcmp(key, "on_divergence") == 0 && !s->a->went_wrong && !s->b->went_wrong;
+}
+
 static const char *meaning_of(const char *key)
 {
-    if (strcmp(key, "seed") == 0)
-        return "other initial parameters, and another order of samples";
-    if (strncmp(key, "model.", 6) == 0)
-        return "another model";
-    if (strncmp(key, "optimizer.", 10) == 0)
-        return "another optimizer";
-    if (strncmp(key, "data.", 5) == 0)
-        return "other data";
+    static const struct {
+        const char *prefix, *meaning;
+    } meanings[] = {
+        {"seed", "other initial parameters, and another order of samples"},
+        {"model.", "another model"},
+        {"optimizer.", "another optimizer"},
+        {"clip.", "gradients are clipped otherwise"},
+        {"on_divergence", "steps have gone wrong, and the runs did not do the same about it"},
+        {"data.", "other data"},
+    };
+    for (size_t i = 0; i < sizeof meanings / sizeof meanings[0]; i++)
+        if (strncmp(key, meanings[i].prefix, strlen(meanings[i].prefix)) == 0)
+            return meanings[i].meaning;
     return "";
 }
 
@@ -323,9 +334,9 @@ static void compare_settings(search *s)
             continue;
         const char *const values[] = {texts[0][0] != '\0' ? texts[0] : "not set",
                                       texts[1][0] != '\0' ? texts[1] : "not set"};
-        bool of_plan = is_of_plan(key);
-        add_row(s, "config", key, values, of_plan ? LKS__EFFECT_NONE : LKS__EFFECT_RUN);
-        if (!of_plan)
+        bool counts_here = !is_of_plan(key) && !is_not_needed(s, key);
+        add_row(s, "config", key, values, counts_here ? LKS__EFFECT_RUN : LKS__EFFECT_NONE);
+        if (counts_here)
             add_cause(s, key, values, meaning_of(key));
     }
 }

@@ -29,6 +29,8 @@ static lks_status take_metrics(lks__run_files *run, json_t *line)
         return append(run->epochs, line);
     if (json_object_get(line, "loss") != NULL)
         return append(run->steps, line);
+    if (json_object_get(line, "trouble") != NULL)
+        run->went_wrong = true;
     return json_is_object(json_object_get(line, "changed")) ? append(run->changes, line) : LKS_OK;
 }
 

@@ -21,6 +21,7 @@ typedef struct lks__run_files {
     json_t *hashes;     /* of hashes.jsonl; a file that is missing has none */
     json_t *starts;     /* of starts.jsonl */
     bool finished;      /* has its model */
+    bool went_wrong;    /* some step did: not finite, or diverging */
 } lks__run_files;
 
 /** Caller's storage; deinit it also after a failure. A last line without its end is passed over: a run may be

@@ -200,7 +200,7 @@ lks_status lks__params_init(lks_trainer *trainer) LKS_MUST_USE;
 lks_status lks__params_save(lks_trainer *trainer, const char *path) LKS_MUST_USE;
 
 #define LKS__CHECKPOINT_FORMAT_KEY "lockstep_checkpoint"
-#define LKS__CHECKPOINT_FORMAT     "1"
+#define LKS__CHECKPOINT_FORMAT     "2"
 #define LKS__OPTIMIZER_PREFIX      "optimizer." /* of tensors that are no parameters */
 
 /** Allocates what a snapshot needs. Ownership: the caller destroys *out, before the network; on failure NULL.

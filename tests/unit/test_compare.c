@@ -5,6 +5,7 @@
 #include "check.h"
 
 #include <math.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -208,6 +209,32 @@ static void classic_causes_are_named(void **state)
     json_decref(c);
 }
 
+/* What is done about steps that go wrong matters when some have. */
+static void on_divergence_is_a_cause_where_steps_have_gone_wrong(void **state)
+{
+    (void)state;
+    static const char trouble[] =
+        "{\"step\": 7, \"samples\": 9, \"epoch\": 0, \"trouble\": \"x\", \"action\": \"y\"}\n";
+    static const char config[] = "data: {path: x}\nbatch: {local: 16}\nepochs: 1\n";
+    char skipping[200], metrics[1000];
+    snprintf(skipping, sizeof skipping, "%son_divergence: skip\n", config);
+    snprintf(metrics, sizeof metrics, "%s%s%s", STEP("5", "0.1", "0.5", "2"), trouble,
+             STEP("10", "0.1", "0.75", "2"));
+    put_text("base", "config.yaml", config);
+    put_run("calm", PLAN("96", "0.1"), START("1", "1"), STEP("5", "0.1", "0.5", "2"),
+            INITIAL TENSOR("10", "w", "a1", "1.5", "2") TENSOR("10", "b", "b1", "1", "2"));
+    put_text("calm", "config.yaml", skipping);
+    json_t *c = compare_with_base("calm", LKS_VERDICT_SAME);
+    CHECK_INT(json_array_size(json_object_get(c, "causes")), 0);
+    json_decref(c);
+    put_run("wild", PLAN("96", "0.1"), START("1", "1"), metrics, INITIAL);
+    put_text("wild", "config.yaml", skipping);
+    c = compare_with_base("wild", LKS_VERDICT_DIFFERENT);
+    check_says(json_object_get(c, "causes"), "on_divergence is stop | skip: steps have gone wrong");
+    json_decref(c);
+    CHECK_INT(unlink(in_temp_folder("base/config.yaml")), 0);
+}
+
 static void what_can_not_be_compared_is_told(void **state)
 {
     (void)state;
@@ -272,6 +299,7 @@ int main(void)
         cmocka_unit_test(the_first_quantity_that_differs_is_told),
         cmocka_unit_test(rounding_is_told_from_a_real_difference),
         cmocka_unit_test(classic_causes_are_named),
+        cmocka_unit_test(on_divergence_is_a_cause_where_steps_have_gone_wrong),
         cmocka_unit_test(what_can_not_be_compared_is_told),
         cmocka_unit_test(files_that_are_none_of_a_run_are_refused),
         cmocka_unit_test(lines_that_make_no_sense_do_no_harm),
