@@ -44,6 +44,8 @@ typedef struct cli_args {
     int max_restarts;      /* --max-restarts K; 0: not given */
     int restart_processes; /* --restart-processes M; 0: not given */
     bool no_pin;
+    bool prefix;
+    const char *log_dir; /* --log-dir DIR; NULL: not given */
     int64_t max_seconds; /* --max-time DURATION; 0: not given */
     int n_files;
     const char *files[CLI_MAX_FILES]; /* of a command that takes files */
@@ -81,6 +83,11 @@ typedef struct cli_flag {
     {                                                                                                        \
         "--no-pin", NULL, NULL, "let processes run on any core, also when there is one for each",            \
             CLI_SWITCH, offsetof(cli_args, no_pin)                                                           \
+    }
+#define CLI_FLAG_LOG_DIR                                                                                     \
+    {                                                                                                        \
+        "--log-dir", NULL, "DIR", "keep what each process prints in DIR/attempt_K/RANK/, too", CLI_TEXT,     \
+            offsetof(cli_args, log_dir)                                                                      \
     }
 #define CLI_FLAG_JSON                                                                                        \
     {                                                                                                        \

@@ -11,6 +11,9 @@ static const cli_flag flags[] = {
     CLI_FLAG_PROCESSES("number of copies to start, 1 to 1024"),
     CLI_FLAG_MAX_RESTARTS("when one fails, start all of them again, K times at most"),
     CLI_FLAG_NO_PIN,
+    {"--prefix", NULL, NULL, "begin each line that a process prints with its rank: [0]", CLI_SWITCH,
+     offsetof(cli_args, prefix)},
+    CLI_FLAG_LOG_DIR,
 };
 
 static const cli_syntax syntax = {
@@ -53,6 +56,10 @@ int cmd_run(int argc, char **argv)
                                  .argv = (const char *const *)args.program,
                                  .max_restarts = args.max_restarts,
                                  .restart = restart,
+                                 .prefix = args.prefix,
+                                 .log_dir = args.log_dir,
+                                 .output_hint = "hint: with --prefix or --log-dir DIR it is told whose "
+                                                "lines are whose",
                                  .pin = args.no_pin ? LKS__PIN_NOT : LKS__PIN_CORES};
     lks_status status = lks__launch(&config, &exit_code);
     return status == LKS_OK ? exit_code : cli_fail(status);

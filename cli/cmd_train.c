@@ -21,6 +21,7 @@ static const cli_flag flags[] = {
     {"--restart-processes", NULL, "M", "on M processes instead of N after a restart", CLI_COUNT,
      offsetof(cli_args, restart_processes)},
     CLI_FLAG_NO_PIN,
+    CLI_FLAG_LOG_DIR,
     {"--max-time", NULL, "TIME", "stop, with a checkpoint, once so much time is over: 90s, 30m, 2h, 1:30:00",
      CLI_TIME, offsetof(cli_args, max_seconds)},
 };
@@ -66,8 +67,8 @@ static int start(const train_command *command)
         return exit_code;
     if (plan.processes_chosen && plan.world == 1 && lks_config_get(command->config, "world")[0] == '\0')
         fprintf(stderr, "hint: this run has one process; -n N trains on N\n");
-    /* one that may die and be started again is another process */
-    bool alone = plan.processes == 1 && command->args.max_restarts == 0;
+    /* one that may die and be started again, or whose output is kept, is another process */
+    bool alone = plan.processes == 1 && command->args.max_restarts == 0 && command->args.log_dir == NULL;
     return alone ? train_work(command) : train_launch(command, &plan);
 }
 
@@ -87,9 +88,10 @@ int cmd_train(int argc, char **argv)
     if (launched && (args->max_restarts > 0 || args->restart_processes > 0))
         return cli_bad_input("train: RANK is set, so a launcher has started this process, and restarts are "
                              "up to that one");
-    if (launched && args->no_pin)
-        return cli_bad_input("train: RANK is set, so a launcher has started this process, and --no-pin is "
-                             "up to that one");
+    if (launched && (args->no_pin || args->log_dir != NULL))
+        return cli_bad_input("train: RANK is set, so a launcher has started this process, and %s is up to "
+                             "that one",
+                             args->no_pin ? "--no-pin" : "--log-dir");
 
     lks_status status = cli_load_config(args, &command.config);
     if (status != LKS_OK)

@@ -31,11 +31,11 @@ typedef struct run {
 enum { EXTRA_ARGS = 4 }; /* own path, --resume or --overwrite, world=W, NULL */
 
 /* What only the launcher is told; and how a run begins, which one that goes on does not. */
-static const char *const of_launch[] = {"--processes", "--max-restarts", "--restart-processes", "--no-pin",
-                                        NULL};
-static const char *const of_begin[] = {
-    "--processes", "--max-restarts", "--restart-processes", "--no-pin", "--overwrite", "--resume", "--init",
-    NULL};
+static const char *const of_launch[] = {"--processes", "--max-restarts", "--restart-processes",
+                                        "--no-pin",    "--log-dir",      NULL};
+static const char *const of_begin[] = {"--processes", "--max-restarts", "--restart-processes",
+                                       "--no-pin",    "--log-dir",      "--overwrite",
+                                       "--resume",    "--init",         NULL};
 
 /* The command line for the processes: as it was given, `without` some flags, and with another flag and
  * setting (NULL: none). */
@@ -128,6 +128,7 @@ int train_launch(const train_command *command, const lks_plan *plan)
                                  .argv = r.argv,
                                  .stop_gently = true,
                                  .pin = command->args.no_pin ? LKS__PIN_NOT : LKS__PIN_PARTS,
+                                 .log_dir = command->args.log_dir,
                                  .threads = compute_threads(command->config),
                                  .started_ns = command->start_ns,
                                  .max_restarts = command->args.max_restarts,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "launch/launch.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/machine.h"
+#include "launch/output.h"
 #include "launch/processes.h"
 
 static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
@@ -38,14 +40,48 @@ void lks__signals_restore(const lks__signals *signals)
     sigprocmask(SIG_SETMASK, &signals->old_mask, NULL);
 }
 
+/* Standard streams that are closed: pipes and files of ours would take their numbers, and get what is meant
+ * for them. What is opened here in their place refuses what they are for (a "standard output" that is open
+ * for reading: EBADF), and programs find them closed. */
+static void occupy_standard_streams(bool occupied[3])
+{
+    for (int fd = 0; fd < 3; fd++) {
+        occupied[fd] = fcntl(fd, F_GETFD) < 0;
+        if (occupied[fd]) /* the lowest number that is free is this one */
+            (void)!open("/dev/null", (fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
+    }
+}
+
+static void leave_standard_streams(const bool occupied[3])
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (occupied[fd])
+            close(fd);
+}
+
+/* What is left to be written, and what that says about the end. */
+static void finish_output(lks__output *output, const lks__signals *signals, lks__launch_end *end)
+{
+    int signal;
+    bool written = lks__output_finish(output, signals, end->asked, &signal);
+    if (!written && end->exit_code == 0)
+        end->exit_code = signal != 0 ? 128 + signal : 1;
+    end->may_restart = end->may_restart && signal == 0;
+}
+
 /* One start of all processes, to their end. */
-static lks_status launch_once(const lks__launch_config *config, const lks__try *this_try,
+static lks_status launch_once(const lks__launch_config *config, lks__try *this_try,
                               const lks__signals *signals, lks__launch_end *out)
 {
-    lks__processes processes;
-    lks_status status = lks__processes_start(config, this_try, signals, &processes);
+    lks__processes processes = {0};
+    lks_status status = lks__output_create(config, &this_try->output);
     if (status == LKS_OK)
-        *out = lks__processes_watch(&processes, config->stop_gently, signals);
+        status = lks__processes_start(config, this_try, signals, &processes);
+    if (status == LKS_OK) {
+        *out = lks__processes_watch(&processes, config, this_try, signals);
+        finish_output(this_try->output, signals, out);
+    }
+    lks__output_destroy(this_try->output, status != LKS_OK);
     lks__processes_deinit(&processes);
     return status;
 }
@@ -99,8 +135,11 @@ lks_status lks__launch(const lks__launch_config *config, int *out)
         return lks__fail(LKS_E_ARG, "no program to start");
 
     lks__signals signals;
+    bool occupied[3];
+    occupy_standard_streams(occupied);
     lks__signals_hold(&signals);
     lks_status status = launch_again(config, &signals, out);
     lks__signals_restore(&signals);
+    leave_standard_streams(occupied);
     return status;
 }

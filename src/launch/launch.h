@@ -53,6 +53,9 @@ struct lks__launch_config {
     lks__pin
         pin;     /* each process to cores of its own, when there are enough for all; never a single process */
     int threads; /* that keep a core busy in each process; 0: as many as OMP_NUM_THREADS says */
+    bool prefix; /* each line of the processes' output begins with "[RANK] " */
+    const char *log_dir;      /* where their output is kept too, in files: launch/logs.h; NULL: nowhere */
+    const char *output_hint;  /* said behind a failure when output does not come through us; NULL: nothing */
     int64_t started_ns;       /* for LKS__STARTED_VARIABLE */
     int max_restarts;         /* 0 */
     lks__restart_fn *restart; /* with max_restarts */
@@ -68,9 +71,10 @@ struct lks__launch_config {
  * None of the N processes outlives this one: they die with it, even by SIGKILL. Processes that they start are
  * not tied to it: the programs have to end those.
  * out: the exit code to end with: c when every process ended by itself with c (when it is not 0, they have
- * told why: nothing is said); 128 + n when ended by signal n; else 1. Returns: LKS_OK when the processes were
- * started, however they ended (a failure is described on stderr: rank, pid, exit code or signal);
- * LKS_E_NOT_FOUND (no such program); LKS_E_ARG; LKS_E_SYSTEM.
+ * told why: nothing is said); 128 + n when ended by signal n; else 1; also 1 when output could not be
+ * written. Returns: LKS_OK when the processes were started, however they ended (a failure is described on
+ * stderr: rank, pid, exit code or signal, last lines); LKS_E_NOT_FOUND (no such program); LKS_E_ARG;
+ * LKS_E_SYSTEM.
  */
 lks_status lks__launch(const lks__launch_config *config, int *out) LKS_MUST_USE;
 

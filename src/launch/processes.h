@@ -15,6 +15,11 @@ typedef struct lks__signals {
     struct sigaction old_child_action;
 } lks__signals;
 
+#define LKS__NEVER INT64_MAX
+
+/** How long what was asked to end may take. */
+#define LKS__END_GRACE_NS INT64_C(3000000000)
+
 /** Blocks the signals that the launch waits for. */
 void lks__signals_hold(lks__signals *signals);
 
@@ -23,10 +28,13 @@ void lks__signals_restore(const lks__signals *signals);
 
 enum { LKS__RUN_ID_BYTES = 32 };
 
+typedef struct lks__output lks__output;
+
 /** One of the starts of a launch. */
 typedef struct lks__try {
     int n_restarts;                 /* that came before */
     char run_id[LKS__RUN_ID_BYTES]; /* the launch's, the same for all tries */
+    lks__output *output;            /* NULL: processes have our own stdout and stderr */
 } lks__try;
 
 /** The processes of one launch. */
@@ -39,6 +47,7 @@ typedef struct lks__processes {
 /** How a launch ended. */
 typedef struct lks__launch_end {
     int exit_code;    /* as lks__launch gives it */
+    bool asked;       /* a signal has asked to stop */
     bool may_restart; /* it failed, nobody has asked to stop, and another try may do better */
 } lks__launch_end;
 
@@ -56,7 +65,11 @@ void lks__processes_deinit(lks__processes *processes);
 void lks__processes_signal(const lks__processes *processes, int signal);
 
 /** Returns when all have ended. */
-lks__launch_end lks__processes_watch(lks__processes *processes, bool stop_gently,
-                                     const lks__signals *signals);
+lks__launch_end lks__processes_watch(lks__processes *processes, const lks__launch_config *config,
+                                     const lks__try *this_try, const lks__signals *signals);
+
+/** The next signal of the set; 0 when the deadline (lks__now_ns) has passed, or this process was stopped and
+ * continued. deadline_ns: LKS__NEVER waits for ever. info: NULL is fine. */
+int lks__next_signal(const sigset_t *waited, int64_t deadline_ns, siginfo_t *info);
 
 #endif

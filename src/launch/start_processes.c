@@ -19,6 +19,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/machine.h"
+#include "launch/output.h"
 #include "launch/pin.h"
 #include "launch/processes.h"
 
@@ -119,7 +120,8 @@ static _Noreturn void become_program(const start_state *start, int rank)
 {
     /* The launcher may have died before prctl took effect: then there is no signal to come. */
     bool ready = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == start->launcher &&
-                 fcntl(start->group_fd, F_SETFD, 0) == 0 && set_environment(start, rank);
+                 fcntl(start->group_fd, F_SETFD, 0) == 0 && set_environment(start, rank) &&
+                 lks__output_attach(start->this_try->output, rank);
     if (ready) {
         move_to_cores(start, rank);
         lks__signals_restore(start->signals);
@@ -226,6 +228,8 @@ lks_status lks__processes_start(const lks__launch_config *config, const lks__try
         status = fork_all(&start, &processes);
     if (status == LKS_OK)
         status = wait_for_programs(&start);
+    if (status == LKS_OK)
+        status = lks__output_start(this_try->output);
     close_start(&start);
     if (status != LKS_OK) {
         kill_all(&processes);

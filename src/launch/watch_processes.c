@@ -9,19 +9,20 @@
 #include <unistd.h>
 
 #include "base/machine.h"
+#include "launch/output.h"
 #include "launch/processes.h"
 
 /* How long others may take to fail alike, to end after they were asked to, and to see by themselves, as
  * programs do that stop gently, that they can't go on without one that has died. */
 #define ALIKE_GRACE_NS INT64_C(1000000000)
-#define END_GRACE_NS   INT64_C(3000000000)
 #define DEATH_GRACE_NS INT64_C(1000000000)
-#define NEVER          INT64_MAX
 
 enum { NO_CODE = -1, BAD_INPUT = 2 };
 
 typedef struct watch_state {
     lks__processes *processes;
+    lks__output *output;
+    const char *output_hint;
     bool stop_gently;
     int stop_signal;    /* the first one that came; 0: none */
     int64_t stopped_ns; /* when it came */
@@ -43,11 +44,10 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* The next signal of the set; 0 when the deadline has passed, or this process was stopped and continued. */
-static int next_signal(const sigset_t *waited, int64_t deadline_ns, siginfo_t *info)
+int lks__next_signal(const sigset_t *waited, int64_t deadline_ns, siginfo_t *info)
 {
     int signal;
-    if (deadline_ns == NEVER) {
+    if (deadline_ns == LKS__NEVER) {
         signal = sigwaitinfo(waited, info);
     } else {
         int64_t left_ns = deadline_ns - lks__now_ns();
@@ -67,7 +67,7 @@ static void end_within(watch_state *watch, int64_t grace_ns)
 
 static void end_after_death(watch_state *watch)
 {
-    end_within(watch, watch->stop_gently ? DEATH_GRACE_NS : END_GRACE_NS);
+    end_within(watch, watch->stop_gently ? DEATH_GRACE_NS : LKS__END_GRACE_NS);
 }
 
 /* What a message starts with: on a terminal a process may have left half a line, a progress bar for one, to
@@ -77,16 +77,18 @@ static const char *at_line_start(void)
     return isatty(STDERR_FILENO) == 1 ? "\r\033[K" : "";
 }
 
-static void describe(int rank, pid_t pid, int status)
+static void describe(const watch_state *watch)
 {
+    int rank = watch->culprit, pid = (int)watch->culprit_pid, status = watch->culprit_status;
     if (WIFEXITED(status)) {
-        fprintf(stderr, "%slockstep: rank %d (process %d) ended with exit code %d\n", at_line_start(), rank,
-                (int)pid, WEXITSTATUS(status));
+        lks__output_say(watch->output, "%slockstep: rank %d (process %d) ended with exit code %d\n",
+                        at_line_start(), rank, pid, WEXITSTATUS(status));
         return;
     }
     const char *name = sigabbrev_np(WTERMSIG(status));
-    fprintf(stderr, "%slockstep: rank %d (process %d) was killed by signal %d%s%s%s\n", at_line_start(), rank,
-            (int)pid, WTERMSIG(status), name ? " (SIG" : "", name ? name : "", name ? ")" : "");
+    lks__output_say(watch->output, "%slockstep: rank %d (process %d) was killed by signal %d%s%s%s\n",
+                    at_line_start(), rank, pid, WTERMSIG(status), name ? " (SIG" : "", name ? name : "",
+                    name ? ")" : "");
 }
 
 /* True as long as every process that has ended did so by itself, with the same exit code. */
@@ -97,13 +99,21 @@ static bool are_alike(const watch_state *watch)
 
 static void blame(watch_state *watch)
 {
-    if (are_alike(watch) && watch->n_alike > 1) /* the cause may as well be one that is left */
-        fprintf(stderr, "%slockstep: %d of %d processes ended with exit code %d; the others are ended\n",
-                at_line_start(), watch->n_alike, watch->processes->n, watch->code);
-    else
-        describe(watch->culprit, watch->culprit_pid, watch->culprit_status);
+    /* when several ended alike, the cause may as well be one that is left */
+    int culprit = are_alike(watch) && watch->n_alike > 1 ? -1 : watch->culprit;
+    if (culprit < 0) {
+        lks__output_say(watch->output,
+                        "%slockstep: %d of %d processes ended with exit code %d; the others are ended\n",
+                        at_line_start(), watch->n_alike, watch->processes->n, watch->code);
+    } else {
+        lks__output_settle(watch->output, culprit);
+        describe(watch);
+    }
+    lks__output_tell(watch->output, culprit);
+    if (watch->output == NULL && watch->output_hint != NULL && watch->processes->n > 1)
+        fprintf(stderr, "%s\n", watch->output_hint);
     watch->blamed = true;
-    watch->blame_at_ns = NEVER;
+    watch->blame_at_ns = LKS__NEVER;
     lks__processes_signal(watch->processes, SIGTERM);
     end_after_death(watch);
 }
@@ -208,10 +218,10 @@ static void stop(watch_state *watch, int signal, bool from_terminal)
     if (!watch->stop_gently) {
         if (!from_terminal) /* which has signalled the whole foreground group itself */
             lks__processes_signal(watch->processes, signal);
-        end_within(watch, END_GRACE_NS);
+        end_within(watch, LKS__END_GRACE_NS);
     } else if (first) {
-        fprintf(stderr, "%slockstep: stopping after this step; press Ctrl-C again to kill\n",
-                at_line_start());
+        lks__output_say(watch->output, "%slockstep: stopping after this step; press Ctrl-C again to kill\n",
+                        at_line_start());
         lks__processes_signal(watch->processes, SIGTERM);
     } else {
         end_within(watch, 0);
@@ -225,7 +235,7 @@ static void act_on_deadlines(watch_state *watch)
         blame(watch);
     if (now_ns >= watch->kill_at_ns) {
         lks__processes_signal(watch->processes, SIGKILL);
-        watch->kill_at_ns = NEVER;
+        watch->kill_at_ns = LKS__NEVER;
     }
 }
 
@@ -249,22 +259,25 @@ static bool may_restart(const watch_state *watch)
     return !ended_with(watch->culprit_status, BAD_INPUT);
 }
 
-lks__launch_end lks__processes_watch(lks__processes *processes, bool stop_gently, const lks__signals *signals)
+lks__launch_end lks__processes_watch(lks__processes *processes, const lks__launch_config *config,
+                                     const lks__try *this_try, const lks__signals *signals)
 {
     watch_state watch = {.processes = processes,
-                         .stop_gently = stop_gently,
+                         .output = this_try->output,
+                         .output_hint = config->output_hint,
+                         .stop_gently = config->stop_gently,
                          .code = NO_CODE,
                          .culprit = -1,
-                         .blame_at_ns = NEVER,
-                         .kill_at_ns = NEVER};
+                         .blame_at_ns = LKS__NEVER,
+                         .kill_at_ns = LKS__NEVER};
     while (processes->n_running > 0) {
         siginfo_t info;
-        int signal = next_signal(&signals->waited, earlier(watch.blame_at_ns, watch.kill_at_ns), &info);
+        int signal = lks__next_signal(&signals->waited, earlier(watch.blame_at_ns, watch.kill_at_ns), &info);
         if (signal == SIGCHLD)
             reap(&watch);
         else if (signal != 0)
             stop(&watch, signal, info.si_code == SI_KERNEL);
         act_on_deadlines(&watch);
     }
-    return (lks__launch_end){exit_code(&watch), may_restart(&watch)};
+    return (lks__launch_end){exit_code(&watch), watch.asked, may_restart(&watch)};
 }
