@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/text.h"
 
-enum { MAX_FILE_BYTES = 1 << 20, MAX_KEY_BYTES = 128 };
+enum { MAX_FILE_BYTES = 1 << 20, MAX_KEY_BYTES = 128, MAX_DEPTH = 16 };
 
 /* --- reading --- */
 
@@ -211,11 +211,44 @@ static lks_status check_end(const char *path, yaml_parser_t *parser)
     return status;
 }
 
+/* How much deeper the document is after this event. */
+static int nesting_of(yaml_event_type_t type)
+{
+    if (type == YAML_SEQUENCE_START_EVENT || type == YAML_MAPPING_START_EVENT)
+        return 1;
+    return type == YAML_SEQUENCE_END_EVENT || type == YAML_MAPPING_END_EVENT ? -1 : 0;
+}
+
+/* libyaml's time for nested brackets grows with the square of their number: half a minute for 100 kB of them.
+ * What is wrong otherwise is found later, and told better. */
+static lks_status check_depth(const char *path, const char *yaml, size_t bytes)
+{
+    yaml_parser_t parser;
+    yaml_event_t event;
+    lks_status status = LKS_OK;
+    bool more = true;
+    if (!yaml_parser_initialize(&parser))
+        return lks__fail(LKS_E_NOMEM, "%s: out of memory", path);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)yaml, bytes);
+    for (int depth = 0; more && yaml_parser_parse(&parser, &event);) {
+        depth += nesting_of(event.type);
+        if (depth > MAX_DEPTH)
+            status = lks__fail(LKS_E_ARG, "%s:%d: groups and lists lie more than %d deep; this is no config",
+                               path, (int)event.start_mark.line + 1, MAX_DEPTH);
+        more = depth <= MAX_DEPTH && event.type != YAML_STREAM_END_EVENT;
+        yaml_event_delete(&event);
+    }
+    yaml_parser_delete(&parser);
+    return status;
+}
+
 static lks_status parse(const char *path, const char *yaml, size_t bytes, reader *r)
 {
     yaml_parser_t parser;
     yaml_document_t document;
-    lks_status status;
+    lks_status status = check_depth(path, yaml, bytes);
+    if (status != LKS_OK)
+        return status;
     if (!yaml_parser_initialize(&parser))
         return lks__fail(LKS_E_NOMEM, "%s: out of memory", path);
     yaml_parser_set_input_string(&parser, (const unsigned char *)yaml, bytes);

@@ -38,29 +38,6 @@ enum {
     SHAPE_BYTES = 24 * LKS__SAFETENSORS_DIMS,
 };
 
-static bool is_checkpoint(const lks__safetensors *file)
-{
-    return lks__safetensors_metadata(file, LKS__CHECKPOINT_FORMAT_KEY) != NULL;
-}
-
-static bool has_checksum(const lks__safetensors *file)
-{
-    return is_checkpoint(file) || lks__safetensors_metadata(file, LKS__CHECKSUM_KEY) != NULL;
-}
-
-/* *out: open, and with the right checksum if it has one; NULL after a failure. */
-static lks_status open_whole(const char *path, lks__safetensors **out)
-{
-    lks_status status = lks__safetensors_open(path, out);
-    if (status == LKS_OK && has_checksum(*out))
-        status = lks__safetensors_verify(*out);
-    if (status != LKS_OK) {
-        lks__safetensors_close(*out);
-        *out = NULL;
-    }
-    return status;
-}
-
 static json_t *text_or_null(const char *text)
 {
     return text != NULL ? json_string(text) : json_null();
@@ -134,7 +111,7 @@ static lks_status describe_path(const char *path, json_t **out)
 {
     lks__safetensors *file;
     *out = NULL;
-    lks_status status = open_whole(path, &file);
+    lks_status status = lks__model_open(path, &file);
     if (status != LKS_OK)
         return status;
     status = describe_file(file, out);
@@ -264,7 +241,7 @@ static lks_status check_format(const lks__safetensors *file, const char *path)
 lks_status lks_checkpoint_export(const char *path, const char *out_path, bool overwrite)
 {
     lks__safetensors *file;
-    lks_status status = open_whole(path, &file);
+    lks_status status = lks__model_open(path, &file);
     if (status != LKS_OK)
         return status;
     status = check_format(file, path);

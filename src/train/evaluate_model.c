@@ -8,7 +8,6 @@
 #include "conf/settings.h"
 #include "data/dataset_files.h"
 #include "plan/plan_config.h"
-#include "record/checksum.h"
 #include "record/safetensors.h"
 #include "record/write_file.h"
 #include "train/resume.h"
@@ -98,11 +97,7 @@ static lks_status check_file(const char *path)
     lks__safetensors *file;
     if (path == NULL)
         return lks__fail(LKS_E_ARG, "an evaluation needs the path of a model");
-    lks_status status = lks__safetensors_open(path, &file);
-    bool checked = status == LKS_OK && (lks__safetensors_metadata(file, LKS__CHECKSUM_KEY) != NULL ||
-                                        lks__safetensors_metadata(file, LKS__CHECKPOINT_FORMAT_KEY) != NULL);
-    if (checked)
-        status = lks__safetensors_verify(file);
+    lks_status status = lks__model_open(path, &file);
     lks__safetensors_close(file);
     return status;
 }

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "plan/epoch.h"
 #include "plan/plan_config.h"
+#include "record/checksum.h"
 #include "record/metrics_file.h"
 #include "record/safetensors.h"
 #include "train/checkpoint_rules.h"
@@ -67,10 +68,24 @@ static lks_status import_set(lks_trainer *t, const lks__safetensors *file, int s
     return status;
 }
 
+lks_status lks__model_open(const char *path, lks__safetensors **out)
+{
+    lks_status status = lks__safetensors_open(path, out);
+    /* a checkpoint has a checksum, or is damaged */
+    if (status == LKS_OK && (lks__safetensors_metadata(*out, LKS__CHECKSUM_KEY) != NULL ||
+                             lks__safetensors_metadata(*out, LKS__CHECKPOINT_FORMAT_KEY) != NULL))
+        status = lks__safetensors_verify(*out);
+    if (status != LKS_OK) {
+        lks__safetensors_close(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 static lks_status import_file(lks_trainer *t, const char *path)
 {
     lks__safetensors *file;
-    lks_status status = lks__safetensors_open(path, &file);
+    lks_status status = lks__model_open(path, &file);
     if (status == LKS_OK)
         status = import_set(t, file, 0);
     if (status == LKS_OK)

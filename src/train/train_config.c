@@ -172,7 +172,7 @@ lks_status lks_train_check(const lks_config *config, int processes, const lks_tr
         status = lks__run_dir_check(settings->output, options->overwrite);
     if (status == LKS_OK && options->init_path != NULL) {
         lks__safetensors *file;
-        status = lks__safetensors_open(options->init_path, &file);
+        status = lks__model_open(options->init_path, &file);
         lks__safetensors_close(file);
     }
     if (status == LKS_OK)

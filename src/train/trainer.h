@@ -14,6 +14,7 @@
 #include "optim/update.h"
 #include "plan/gain.h"
 #include "record/run_dir.h"
+#include "record/safetensors.h"
 #include "train/watch.h"
 
 /** The best value so far of what checkpoint_best watches. */
@@ -202,6 +203,11 @@ lks_status lks__params_save(lks_trainer *trainer, const char *path) LKS_MUST_USE
 #define LKS__CHECKPOINT_FORMAT_KEY "lockstep_checkpoint"
 #define LKS__CHECKPOINT_FORMAT     "2"
 #define LKS__OPTIMIZER_PREFIX      "optimizer." /* of tensors that are no parameters */
+
+/** Opens a file of parameters. One that has a checksum, as every checkpoint, is read to its end and compared.
+ * Ownership: the caller closes *out; on failure NULL.
+ * Returns: LKS_OK; LKS_E_FORMAT: damaged; LKS_E_NOT_FOUND; LKS_E_IO; LKS_E_NOMEM. */
+lks_status lks__model_open(const char *path, lks__safetensors **out) LKS_MUST_USE;
 
 /** Allocates what a snapshot needs. Ownership: the caller destroys *out, before the network; on failure NULL.
  */
