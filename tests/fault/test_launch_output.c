@@ -23,6 +23,7 @@ enum {
     LONG_LINE = 9000,          /* more than a pipe takes at once */
     VERY_LONG_LINE = 70000,    /* more than it holds */
     CUT_LINE = (1 << 20) + 10, /* more than the launcher keeps */
+    BURST = 500000,
     PATH_BYTES = 256,
 };
 
@@ -136,6 +137,16 @@ static int play_half(void)
     return 0;
 }
 
+/* More than the launcher reads at once, in a pipe that takes it all, and then the end. */
+static int play_burst(void)
+{
+    static char all[BURST];
+    memset(all, 'x', sizeof all);
+    (void)fcntl(STDOUT_FILENO, F_SETPIPE_SZ, 2 * BURST);
+    print(STDOUT_FILENO, all, sizeof all);
+    return 0;
+}
+
 static int play_hello(void)
 {
     struct rlimit files = {0};
@@ -162,7 +173,7 @@ static const struct {
     int (*play)(void);
 } ways[] = {
     {"flood", play_flood}, {"flood_on", play_flood_on}, {"binary", play_binary}, {"cut", play_cut},
-    {"half", play_half},   {"hello", play_hello},       {"heir", play_heir},
+    {"half", play_half},   {"hello", play_hello},       {"heir", play_heir},     {"burst", play_burst},
 };
 
 static int play(int argc, char **argv)
@@ -406,6 +417,18 @@ static void bytes_of_all_kinds_pass(void **state)
     forget_logs();
 }
 
+static void what_was_printed_just_before_the_end_comes(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 10; round++) {
+        bytes out;
+        run_to_file(2, "burst", false, logs, &out);
+        CHECK_INT(out.n, 2 * BURST);
+        free(out.data);
+    }
+    forget_logs();
+}
+
 static void lines_are_cut_only_beyond_a_limit(void **state)
 {
     (void)state;
@@ -627,6 +650,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(many_lines_of_eight_processes_stay_whole),
         cmocka_unit_test(a_reader_that_stops_loses_nothing),
         cmocka_unit_test(bytes_of_all_kinds_pass),
+        cmocka_unit_test(what_was_printed_just_before_the_end_comes),
         cmocka_unit_test(lines_are_cut_only_beyond_a_limit),
         cmocka_unit_test(the_last_lines_of_a_killed_process_are_told),
         cmocka_unit_test(output_that_cannot_be_written_is_told),
