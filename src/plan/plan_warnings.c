@@ -7,14 +7,24 @@
 
 /* --- batch and rate --- */
 
+static bool is_summed(const lks_plan *plan)
+{
+    return plan->reduction == LKS_REDUCTION_SUM && plan->leaves > 1;
+}
+
 static bool is_batch_ignored(const lks_plan *plan)
 {
-    return plan->lr_rule == LKS_LR_NONE && plan->kappa != 1.0;
+    return plan->lr_rule == LKS_LR_NONE && plan->kappa != 1.0 && !is_summed(plan);
 }
 
 static bool is_scaled_twice(const lks_plan *plan)
 {
-    return plan->reduction == LKS_REDUCTION_SUM && plan->lr_rule != LKS_LR_NONE && plan->leaves > 1;
+    return is_summed(plan) && plan->lr_rule != LKS_LR_NONE;
+}
+
+static bool is_summed_alone(const lks_plan *plan)
+{
+    return is_summed(plan) && plan->lr_rule == LKS_LR_NONE;
 }
 
 static bool is_scaled_at_once(const lks_plan *plan)
@@ -83,6 +93,10 @@ static const struct {
     {is_scaled_twice, "with reduction sum, updates grow with the batch already; the rate's rule scales them "
                       "twice (Goyal et al. "
                       "2017, remark 3)"},
+    {is_summed_alone,
+     "with reduction sum, the gradients of a step's local batches are added up: every further worker makes "
+     "updates larger, without a warm-up, until a run falls apart (Goyal et al. 2017, remark 3; "
+     "docs/experiments.md); reduction mean with lr.rule linear says so, and can be warmed up"},
     {is_batch_ignored,
      "the effective batch is " KAPPA " times the reference batch, but the rate is not scaled (lr.rule none): "
      "in Goyal et al. 2017, table 2, 32 times the batch at the same rate had an error of 41.7 % instead of "

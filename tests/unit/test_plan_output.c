@@ -128,6 +128,8 @@ static void rates_that_do_not_fit_the_batch_are_warned_of(void **state)
     lks_plan_config twice = mnist(), ignored = mnist(), at_once = mnist(), adam = mnist(), endless = mnist();
     twice.reduction = LKS_REDUCTION_SUM;
     CHECK_WARNINGS(twice, "scales them twice");
+    twice.lr_rule = LKS_LR_NONE; /* the sum grows with the batch, so the rate does not lag behind */
+    CHECK_WARNINGS(twice, "every further worker makes updates larger");
     ignored.lr_rule = LKS_LR_NONE;
     CHECK_WARNINGS(ignored, "the effective batch is 2 times the reference batch, but the rate is not scaled");
     ignored.reference_batch = 96;
