@@ -21,6 +21,7 @@ typedef struct recorded_run {
     lks_plan_config plan;
     lks_trainer_config trainer; /* what the run itself does not set */
     bool without_test_set;
+    int64_t stop_step; /* the first member is asked to stop after this one; 0: none is */
     void (*on_step)(void *context, int rank, const lks_train_progress *progress); /* NULL: none */
     void *context;
 } recorded_run;
@@ -31,6 +32,7 @@ typedef struct recorded_member {
     const recorded_run *run;
     lks_train_result result;
     int64_t steps; /* last one that was reported */
+    volatile int stop_signal;
 } recorded_member;
 
 static float recorded_features[RECORDED_TRAIN][RECORDED_FEATURES];
@@ -71,6 +73,8 @@ static void recorded_progress(void *context, const lks_train_progress *progress)
 {
     recorded_member *m = context;
     m->steps = progress->step;
+    if (lks_group_rank(m->seat.group) == 0 && progress->step == m->run->stop_step)
+        m->stop_signal = 15;
     if (m->run->on_step != NULL)
         m->run->on_step(m->run->context, lks_group_rank(m->seat.group), progress);
 }
@@ -99,6 +103,7 @@ static lks_status recorded_train(void *self)
         config.graph = graph;
         config.train_set = set;
         config.test_set = m->run->without_test_set ? NULL : test;
+        config.stop_signal = &m->stop_signal;
         config.progress = recorded_progress;
         config.progress_context = m;
         status = lks_trainer_create(&config, &trainer);
