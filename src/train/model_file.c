@@ -383,6 +383,11 @@ static lks_status read_position(const lks_trainer *t, const lks__safetensors *fi
     bool known = p.step == plan->origin.step ? is_origin(plan, &p) : is_reached(plan, &p);
     bool possible = known && 0 < p.step && 0 < p.epoch_samples && p.clock > 0 && p.updates <= p.step &&
                     !lks__run_is_over(plan, &p);
+    if (known && plan->lr_rule == LKS_LR_ADASCALE && p.clock > 0 && lks__run_is_over(plan, &p))
+        return lks__fail(LKS_E_ARG,
+                         "the run would be over: rule adascale has brought it %.0f samples ahead in %" PRId64
+                         " steps; a longer one is needed",
+                         p.clock, p.step);
     if (!possible)
         return lks__fail(LKS_E_FORMAT,
                          "%s: step %" PRId64 ", epoch %" PRId64 ", sample %" PRId64
