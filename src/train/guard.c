@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "train/checkpoint_writer.h"
+#include "train/resume.h"
 
 enum { MOST_ROLLBACKS = 3 }; /* to one checkpoint */
 
@@ -59,14 +60,6 @@ bool lks__guard_wants_checkpoint(const lks_trainer *t, const lks__position *posi
            (result->trouble == LKS__TROUBLE_NONE && is_calm(&position->watch));
 }
 
-static void tell_passed_over(const lks_trainer *t)
-{
-    char text[1024];
-    snprintf(text, sizeof text, "passed over: %s", lks_error_message());
-    if (t->config.note != NULL)
-        t->config.note(t->config.progress_context, text);
-}
-
 /* The newest of these checkpoints that is whole, and from before the run began to go wrong. */
 static lks_status find_calm(const lks_trainer *t, int n, const int64_t *steps, char **path,
                             lks__position *from)
@@ -87,7 +80,7 @@ static lks_status find_calm(const lks_trainer *t, int n, const int64_t *steps, c
         if (status == LKS_OK)
             wild = true;
         else
-            tell_passed_over(t);
+            lks__tell_passed_over(t->config.note, t->config.progress_context);
     }
     return lks__fail(LKS_E_NOT_FOUND, "there is no checkpoint %sto go back to",
                      wild ? "from before the loss went up " : "");

@@ -192,28 +192,45 @@ static void look_back(const walk *w, lks__step_result *result)
         result->grad_norm = sqrt(sum_grad_norm2(w->trainer));
 }
 
+/* The update in the step's only pass, which looks at the gradient while it uses it. */
+static lks_status update_at_once(walk *w, const lks__gradient *g, double scale, lks__step_result *result)
+{
+    make_steps(w->trainer, g, result->lr, scale, 1.0);
+    result->updated = true;
+    lks_status status = run_pass(w, take_and_update_block, false);
+    if (status == LKS_OK)
+        look_back(w, result);
+    return status;
+}
+
+/* The update after a pass that measures, if the gradient is one to update by. */
+static lks_status measure_and_update(walk *w, const lks__gradient *g, double scale, lks__step_result *result)
+{
+    lks_trainer *t = w->trainer;
+    double clip;
+    lks_status status = measure(w, g, &clip, result);
+    if (status != LKS_OK)
+        return status;
+    if (result->trouble != LKS__TROUBLE_NONE)
+        return lks__train_no_pass(t);
+
+    make_steps(t, g, result->lr, scale * clip, clip);
+    result->updated = true;
+    if (!lks__optim_has_direction(&t->config.optimizer))
+        return run_pass(w, update_block, false);
+    status = run_pass(w, direct_block, true);
+    if (status != LKS_OK)
+        return status;
+    make_steps(t, g, result->lr, scale * clip, clip); /* now with the norms of the direction */
+    return run_pass(w, apply_block, false);
+}
+
 lks_status lks__train_passes(lks_trainer *t, const lks__gradient *g, lks__step_result *result)
 {
-    bool measured = must_measure(t), directed = lks__optim_has_direction(&t->config.optimizer);
     walk w = {.trainer = t,
               .scale = (float)(1.0 / g->divisor),
               .clips = t->config.clip_value > 0,
               .wants_grad_norm = g->wants_norm};
-    double clip = 1.0, scale = w.clips ? 1.0 : 1.0 / g->divisor;
-    lks_status status = measured ? measure(&w, g, &clip, result) : LKS_OK;
-    if (status == LKS_OK && result->trouble != LKS__TROUBLE_NONE)
-        return lks__train_no_pass(t);
-
-    result->updated = true;
-    make_steps(t, g, result->lr, scale * clip, clip);
-    if (status == LKS_OK && measured)
-        status = run_pass(&w, directed ? direct_block : update_block, directed);
-    else if (status == LKS_OK)
-        status = run_pass(&w, take_and_update_block, false);
-    if (status == LKS_OK && !measured)
-        look_back(&w, result);
-    if (status != LKS_OK || !directed)
-        return status;
-    make_steps(t, g, result->lr, scale * clip, clip); /* now with the norms of the direction */
-    return run_pass(&w, apply_block, false);
+    double scale = w.clips ? 1.0 : 1.0 / g->divisor; /* of what the blocks hold when they are used */
+    return must_measure(t) ? measure_and_update(&w, g, scale, result) : update_at_once(&w, g, scale, result);
 }

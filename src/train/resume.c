@@ -153,7 +153,7 @@ static lks_status check_whole(const char *path)
     return status;
 }
 
-static void tell(lks_train_note_fn *note, void *context)
+void lks__tell_passed_over(lks_train_note_fn *note, void *context)
 {
     char text[1024];
     snprintf(text, sizeof text, "passed over: %s", lks_error_message());
@@ -177,7 +177,7 @@ static lks_status find(const char *output, int n, const int64_t *steps, lks_trai
         lks__free(path);
         if (status == LKS_E_NOMEM)
             return status;
-        tell(note, context);
+        lks__tell_passed_over(note, context);
     }
     return lks__fail(LKS_E_NOT_FOUND, "output: %s has no whole checkpoint to go on from", output);
 }

@@ -42,6 +42,10 @@ bool lks__resume_asks(const lks_config *config);
 lks_status lks__resume_find(const char *output, lks_train_note_fn *note, void *context,
                             char **out) LKS_MUST_USE;
 
+/** Tells `note` (may be NULL) of a checkpoint that is passed over, and that why is the thread's last failure.
+ */
+void lks__tell_passed_over(lks_train_note_fn *note, void *context);
+
 /** The plan with which the run goes on, on a training set of so many samples: the checkpoint's, or, if the
  * settings are others, one that has its origin there. Returns: as lks_plan_create. */
 lks_status lks__resume_plan(lks__resume *resume, int64_t n_samples, int64_t processes,
