@@ -67,10 +67,20 @@ typedef struct lks_operation {
 
 enum { LKS_GROUP_MAX_SIZE = 256 }; /* members of a group at most */
 
+/** How the members reach each other. */
+typedef enum lks_backend {
+    LKS_BACKEND_SHM, /* shared memory: all are on one machine */
+    LKS_BACKEND_MPI, /* the processes of an MPI job, on one machine or several; those of one machine use
+                        shared memory among themselves */
+} lks_backend;
+
 typedef struct lks_group_config {
-    int rank; /* 0 .. size - 1 */
-    int size; /* 1 .. LKS_GROUP_MAX_SIZE */
-    int fd;   /* an inherited memory file that all members share (LOCKSTEP_GROUP_FD); -1: meet at a socket */
+    lks_backend backend;
+    bool fast; /* mpi: all_reduce between machines as the MPI library does it: in another order of additions,
+                  so the bits depend on how many machines there are */
+    int rank;  /* 0 .. size - 1 */
+    int size;  /* 1 .. LKS_GROUP_MAX_SIZE */
+    int fd;    /* an inherited memory file that all members share (LOCKSTEP_GROUP_FD); -1: meet at a socket */
     const char *address; /* MASTER_ADDR: names the meeting place when fd is -1; borrowed during create */
     int port;            /* MASTER_PORT: same */
     double timeout_s;    /* deadline of every wait, in seconds really slept; 300 */
@@ -103,6 +113,13 @@ LKS_API lks_status lks_group_create(const lks_group_config *config, lks_group **
  * lks_group_destroy.
  */
 LKS_API lks_status lks_group_create_threads(int size, double timeout_s, lks_group **members) LKS_MUST_USE;
+
+/** The members on this member's machine, as a group: its ranks follow the ranks here. With all members on one
+ * machine that is the group itself.
+ *
+ * Ownership: borrowed, as long as the group lives. It shares the group's fate, as parts do (lks_group_split).
+ */
+LKS_API lks_group *lks_group_node(lks_group *group);
 
 /** Leaves the group and frees the handle. NULL is fine.
  *
@@ -251,7 +268,8 @@ LKS_API lks_status lks_request_test(lks_request *request) LKS_MUST_USE;
 /** Waits until the request is done. Returns: LKS_OK or a failure of the group. */
 LKS_API lks_status lks_request_wait(lks_request *request) LKS_MUST_USE;
 
-/** Memory that every member of the machine can address: one region per member.
+/** Memory that every member of the machine can address: one region per member. In a group on several
+ * machines each member sees the regions of its own.
  *
  * Reductions read inputs where they are when they lie in it, at any place of the own region, and an
  * all_reduce in place of which all members' data do makes no copies at all. Then every member needs its
@@ -270,8 +288,8 @@ LKS_API lks_status lks_group_memory_create(lks_group *group, size_t bytes,
 /** Frees the handle; the memory goes when the last member's handle has gone. Not collective. NULL is fine. */
 LKS_API void lks_group_memory_destroy(lks_group_memory *memory);
 
-/** The address of a member's region, in this process. NULL when its size is 0. Reads and writes need a
- * barrier between. */
+/** The address of a member's region, in this process. NULL when its size is 0 or it is on another machine.
+ * Reads and writes need a barrier between. */
 LKS_API void *lks_group_memory_at(const lks_group_memory *memory, int rank);
 
 LKS_END_DECLS

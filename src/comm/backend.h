@@ -27,6 +27,7 @@ typedef struct lks__backend {
     lks_status (*split)(lks_group *group, int colour, int key, lks_group **out);
     lks_status (*memory_create)(lks_group *group, size_t bytes, lks_group_memory **out);
     void (*memory_destroy)(lks_group_memory *memory);
+    lks_group *(*node)(lks_group *group);     /* lks_group_node; NULL: the group itself */
     int (*failed_by)(const lks_group *group); /* lks_group_failed_by, after a failure; NULL: always -1 */
     void (*destroy)(lks_group *group);
 } lks__backend;

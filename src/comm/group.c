@@ -72,6 +72,11 @@ int lks_group_size(const lks_group *group)
     return group->size;
 }
 
+lks_group *lks_group_node(lks_group *group)
+{
+    return group->backend->node != NULL ? group->backend->node(group) : group;
+}
+
 int lks_group_failed_by(const lks_group *group)
 {
     bool told = group->failure != LKS_OK && group->backend->failed_by != NULL;
