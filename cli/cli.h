@@ -15,6 +15,8 @@
 #include <lockstep/export.h>
 #include <lockstep/status.h>
 
+#include "bench/bench_config.h"
+
 /* The commands. argv[0] is the command's name ("plan"). Each returns the exit code. */
 int cmd_plan(int argc, char **argv);
 int cmd_train(int argc, char **argv);
@@ -23,6 +25,7 @@ int cmd_inspect(int argc, char **argv);
 int cmd_export(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
 
 enum { CLI_BAD_INPUT = 2, CLI_MAX_OVERRIDES = 256, CLI_MAX_WORLDS = 16, CLI_MAX_FILES = 2 };
 
@@ -47,6 +50,7 @@ typedef struct cli_args {
     bool prefix;
     const char *log_dir; /* --log-dir DIR; NULL: not given */
     int64_t max_seconds; /* --max-time DURATION; 0: not given */
+    lks__bench_words bench;
     int n_files;
     const char *files[CLI_MAX_FILES]; /* of a command that takes files */
     int n_overrides;
@@ -102,7 +106,7 @@ typedef struct cli_syntax {
     const cli_flag *flags;
     bool config_optional; /* the flags may say what the config is */
     bool takes_program;   /* PROGRAM [ARGS ...], which ends the flags */
-    int n_files;          /* or so many files, */
+    int n_files;          /* or so many files or other words, */
     const char *files;    /* which the help calls "FILE"; 0 and NULL: CONFIG [key=value ...] */
 } cli_syntax;
 

@@ -291,7 +291,7 @@ static bool is_incomplete(const parser *p)
 static const char *what_is_missing(const cli_syntax *syntax)
 {
     if (syntax->n_files > 0)
-        return "a file";
+        return strcmp(syntax->files, "OPERATION") == 0 ? "the operation" : "a file";
     return syntax->takes_program ? "the program" : "the config file";
 }
 

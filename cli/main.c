@@ -26,6 +26,7 @@ static const command commands[] = {
     {"inspect", cmd_inspect, "print what a checkpoint holds"},
     {"export", cmd_export, "write a checkpoint's parameters to a file of their own"},
     {"compare", cmd_compare, "lay two runs side by side: where they part, and why"},
+    {"bench", cmd_bench, "times of a process group's operations, by size"},
     {"help", cmd_help, "explain a command, or all settings: lockstep help options"},
 };
 

@@ -34,6 +34,26 @@ size_t lks__dtype_bytes(lks_dtype dtype)
     return dtypes[dtype].bytes;
 }
 
+const char *lks__collective_name(lks_collective collective)
+{
+    return collectives[collective].name;
+}
+
+const char *lks__dtype_name(lks_dtype dtype)
+{
+    return dtypes[dtype].name;
+}
+
+const char *lks__op_name(lks_op op)
+{
+    return ops[op];
+}
+
+bool lks__collective_takes(lks_collective collective, char argument)
+{
+    return strchr(collectives[collective].arguments, argument) != NULL;
+}
+
 /* Whether this rank uses a buffer of which `use` says who does. */
 static bool uses(const char *use, const lks_operation *operation, int rank)
 {

@@ -50,6 +50,14 @@ typedef struct lks__signature {
 /** Bytes of one element; dtype must be valid. */
 size_t lks__dtype_bytes(lks_dtype dtype);
 
+/** What they are called in messages; each must be valid. */
+const char *lks__collective_name(lks_collective collective);
+const char *lks__dtype_name(lks_dtype dtype);
+const char *lks__op_name(lks_op op);
+
+/** Whether it has such an argument, one of the letters of LKS__COLLECTIVES. */
+bool lks__collective_takes(lks_collective collective, char argument);
+
 /** Checks what this rank of a group of `size` asks for; *out is that, with every unused field 0.
  *
  * Returns: LKS_OK, or LKS_E_ARG with the argument that is not allowed. */
