@@ -6,6 +6,9 @@
 
 #include <lockstep/group.h>
 
+#include "base/machine.h"
+#include "comm/shm/shm_member.h"
+
 static const char *const names[] = {
     "RANK",        "WORLD_SIZE",        "LOCAL_WORLD_SIZE",     "MASTER_ADDR",
     "MASTER_PORT", "LOCKSTEP_GROUP_FD", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
@@ -76,8 +79,35 @@ static void every_row(void **state)
     }
 }
 
+static bool first_member_has_core(int size)
+{
+    lks_group *members[LKS_GROUP_MAX_SIZE];
+    CHECK_OK(lks_group_create_threads(size, 10, members));
+    bool has_core = lks__shm_member_of(members[0])->has_core;
+    for (int r = 0; r < size; r++)
+        lks_group_destroy(members[r]);
+    return has_core;
+}
+
+/* A pinned process may use one core, but so may each of the others. */
+static void members_spin_where_each_has_a_core(void **state)
+{
+    (void)state;
+    int cores = lks__usable_cores();
+    unsetenv(LKS__PINNED_VARIABLE);
+    if (cores >= LKS_GROUP_MAX_SIZE)
+        skip();
+    assert_false(first_member_has_core(cores + 1));
+    if (cores > 1)
+        assert_true(first_member_has_core(cores));
+    setenv(LKS__PINNED_VARIABLE, "256", 1);
+    assert_true(first_member_has_core(cores + 1));
+    unsetenv(LKS__PINNED_VARIABLE);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_row)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_row),
+                                       cmocka_unit_test(members_spin_where_each_has_a_core)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,7 +120,7 @@ lks_status lks__shm_member_create(lks__segment *segment, size_t base, int rank, 
     self->group.size = size;
     self->segment = lks__segment_get(segment);
     self->base = base;
-    self->has_core = size <= lks__usable_cores();
+    self->has_core = size <= lks__group_cores();
     void *control;
     status = lks__segment_map(segment, base, lks__shm_fixed_bytes(size), &control);
     if (status != LKS_OK) {
