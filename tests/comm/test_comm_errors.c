@@ -148,7 +148,8 @@ static void asks_differently(member *self)
 {
     const struct mismatch *m = self->context;
     char text[256];
-    snprintf(text, sizeof text, "the members asked for different operations: rank 0, rank 1: %s; rank 2: %s",
+    snprintf(text, sizeof text,
+             "the members asked for different operations (collective 2): rank 0, rank 1: %s; rank 2: %s",
              m->most_text, m->last_text);
     EXPECT_OK(self, lks_group_barrier(self->group));
     EXPECT_FAILS(self, ask(self->group, self->rank == 2 ? m->last : m->most), LKS_E_MISMATCH, text);
@@ -230,7 +231,8 @@ static void a_late_member_is_named(void **state)
     lks_group *members[2];
     CHECK_OK(lks_group_create_threads(2, 0.05, members));
     CHECK_FAILS(ask_sum(members[1]), LKS_E_TIMEOUT,
-                "rank 1 waited 0.05 s in all_reduce(sum, f32, 1000) for rank 0");
+                "rank 1 waited 0.05 s in all_reduce(sum, f32, 1000) (collective 1) for rank 0, which has "
+                "finished no operation");
     CHECK_FAILS(lks_group_barrier(members[0]), LKS_E_TIMEOUT, "rank 1 waited 0.05 s");
     CHECK_INT(lks_group_failed_by(members[1]), 1);
     CHECK_INT(lks_group_failed_by(members[0]), 1);

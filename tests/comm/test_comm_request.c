@@ -190,7 +190,8 @@ static void testing_for_ever_is_not_possible(void **state)
     float x = 0;
     lks_operation o = {LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1, &x, &x};
     lks_operation recv = {LKS_RECV, LKS_F32, LKS_SUM, 1, 1, NULL, &x};
-    const char *texts[] = {"rank 0 waited 0.05 s in all_reduce(sum, f32, 1) for rank 1",
+    const char *texts[] = {"rank 0 waited 0.05 s in all_reduce(sum, f32, 1) (collective 1) for rank 1, "
+                           "which has finished no operation",
                            "rank 0 waited 0.05 s in recv(f32, 1, from rank 1) for rank 1"};
     for (int i = 0; i < 2; i++) {
         lks_status status;

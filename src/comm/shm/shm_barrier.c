@@ -6,7 +6,7 @@
 
 #include "base/machine.h"
 #include "base/text.h"
-#include "comm/shm/shm_member.h"
+#include "comm/shm/shm_blame.h"
 #include "comm/shm/shm_wait.h"
 
 enum { LOOKS_PER_CLOCK = 64 }; /* pauses between two looks at the clock */
@@ -49,47 +49,15 @@ static void describe_mismatch(const lks__shm_member *self, char *text, size_t ca
     }
 }
 
-void lks__shm_describe(const lks__shm_member *self, int rank, char *text, size_t capacity)
-{
-    lks__shm_slot *slot = lks__shm_slot_of(self, rank);
-    char who[LKS__WHO_BYTES], operation[LKS__OPERATION_TEXT_BYTES];
-    snprintf(who, sizeof who, "rank %d", rank);
-    /* relaxed: for people */
-    bool joined = atomic_load_explicit(&slot->state, memory_order_relaxed) != LKS__SHM_ABSENT;
-    lks__append(text, capacity, "%s", joined ? lks__shm_who(self, rank, who) : who);
-    if (!joined)
-        lks__append(text, capacity, ", which has not joined");
-    else if (atomic_load_explicit(&slot->arrivals, memory_order_relaxed) > 0)
-        lks__append(text, capacity, ", last seen in %s",
-                    lks__signature_text(signature_of(self, rank), operation));
-}
-
-/* "rank 2 (process 7), last seen in barrier; rank 3, which has not joined": those who have come to fewer
- * barriers. */
-static void describe_missing(const lks__shm_member *self, char *text, size_t capacity)
-{
-    text[0] = '\0';
-    uint64_t own = atomic_load_explicit(&lks__shm_slot_of(self, self->group.rank)->arrivals,
-                                        memory_order_relaxed);
-    for (int r = 0; r < self->group.size; r++) {
-        uint64_t arrivals = atomic_load_explicit(&lks__shm_slot_of(self, r)->arrivals, memory_order_relaxed);
-        if (arrivals >= own)
-            continue;
-        lks__append(text, capacity, "%s", text[0] != '\0' ? "; " : "");
-        lks__shm_describe(self, r, text, capacity);
-    }
-    if (text[0] == '\0') /* they came between our last look and this one */
-        lks__append(text, capacity, "members that came too late");
-}
-
-/* ---- the three ways in which a barrier fails ---- */
+/* ---- two of the ways in which a barrier fails; the third is a deadline ---- */
 
 static void poison_mismatch(lks__shm_member *self)
 {
     char text[LKS__SHM_TEXT_BYTES];
     describe_mismatch(self, text, sizeof text);
-    lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_MISMATCH, "the members asked for different operations: %s",
-                    text);
+    lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_MISMATCH,
+                    "the members asked for different operations (collective %llu): %s",
+                    (unsigned long long)self->n_collectives + 1, text);
 }
 
 static void poison_left(lks__shm_member *self)
@@ -101,18 +69,6 @@ static void poison_left(lks__shm_member *self)
             lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_PEER, "%s left the group",
                             lks__shm_who(self, r, who));
     }
-}
-
-void lks__shm_poison_timeout(lks__shm_member *self, const lks_operation *operation)
-{
-    char missing[LKS__SHM_TEXT_BYTES - 256] = "", text[LKS__OPERATION_TEXT_BYTES], who[LKS__WHO_BYTES];
-    if (lks__is_message(operation))
-        lks__shm_describe(self, operation->root, missing, sizeof missing);
-    else
-        describe_missing(self, missing, sizeof missing);
-    lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_TIMEOUT, "%s waited %g s in %s for %s",
-                    lks__shm_who(self, self->group.rank, who), (double)self->timeout_ns * 1e-9,
-                    lks__signature_text(lks__operation_signature(operation), text), missing);
 }
 
 /* ---- deciding ---- */
@@ -234,8 +190,11 @@ static void sleep_until_decided(lks__shm_member *self, const lks_operation *oper
 
 static void wait_for_others(lks__shm_member *self, const lks_operation *operation, uint32_t entered)
 {
-    if (!(self->has_core && spin(self, entered)) && !yield(self, entered))
-        sleep_until_decided(self, operation, entered);
+    if ((self->has_core && spin(self, entered)) || yield(self, entered))
+        return;
+    lks__shm_tell_wait(self, operation);
+    sleep_until_decided(self, operation, entered);
+    lks__shm_tell_wait(self, NULL);
 }
 
 /* ---- arriving ---- */

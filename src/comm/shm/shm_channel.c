@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "comm/available.h"
 #include "comm/shm/shm_bell.h"
+#include "comm/shm/shm_blame.h"
 #include "comm/shm/shm_task.h"
 
 static lks__shm_channel *channel_of(const lks__shm_member *self, int sender, int receiver)
@@ -150,6 +151,20 @@ static lks_status work_on_recv(lks__shm_member *self, lks__shm_task *task)
         lks__shm_ring(self, from);
     }
     return LKS_OK;
+}
+
+bool lks__shm_message_waits(const lks__shm_member *self, int rank, uint64_t what)
+{
+    lks_operation operation = {.collective = (lks_collective)(what & 0xff), .root = (int)(what >> 32)};
+    bool sends = operation.collective == LKS_SEND;
+    int from = sends ? rank : operation.root, to = sends ? operation.root : rank;
+    if (!has_mail(self, from))
+        return true;
+    const lks__shm_channel *channel = channel_of(self, from, to);
+    /* relaxed: for people */
+    uint64_t sent = atomic_load_explicit(&channel->sent, memory_order_relaxed);
+    uint64_t taken = atomic_load_explicit(&channel->taken, memory_order_relaxed);
+    return sends ? sent - taken == LKS__MAIL_SLOTS : sent == taken;
 }
 
 lks_status lks__shm_work_on_message(lks__shm_member *self, lks__shm_task *task)

@@ -15,7 +15,7 @@
 #include "comm/collective.h"
 
 enum {
-    LKS__SHM_VERSION = 1,
+    LKS__SHM_VERSION = 2,
     LKS__PAGE_BYTES = 4096,
     LKS__LINE_BYTES = 128, /* two cache lines: processors fetch them in pairs */
     LKS__SHM_TEXT_BYTES = 1528,
@@ -48,9 +48,16 @@ typedef struct lks__shm_slot {
     _Atomic uint64_t offers[2]; /* numbers that the member tells the others, in turns */
     char pad[LKS__LINE_BYTES - 2 * sizeof(uint32_t) - 4 * sizeof(uint64_t)];
 
-    _Atomic uint64_t arrivals; /* barriers that the member has come to; read when someone is missing */
-    _Atomic uint32_t has_mail; /* 1: its channels have memory */
-    char pad_arrivals[LKS__LINE_BYTES - sizeof(uint64_t) - sizeof(uint32_t)];
+    _Atomic uint64_t arrivals;    /* barriers that the member has come to; read when someone is missing */
+    _Atomic uint32_t has_mail;    /* 1: its channels have memory */
+    _Atomic uint32_t family_rank; /* its rank in the first group of the family */
+    /* For messages about failures, see shm_blame.c: the operation that it finished last, */
+    _Atomic uint64_t finished_what, finished_count; /* its signature, */
+    _Atomic uint64_t finished; /* and 1 + how many collectives it had finished by then; 0: none */
+    /* and, in the first group of a family, what it sleeps in. */
+    _Atomic uint64_t waits_in; /* 1 + where the group's control block starts in the file; 0: nowhere */
+    _Atomic uint64_t waits_what, waits_count; /* the operation's signature */
+    char pad_arrivals[LKS__LINE_BYTES - 7 * sizeof(uint64_t) - 2 * sizeof(uint32_t)];
 
     _Atomic uint32_t bell; /* rung by others: see shm_bell.c; futex */
     char pad_bell[LKS__LINE_BYTES - sizeof(uint32_t)];

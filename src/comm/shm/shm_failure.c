@@ -4,10 +4,12 @@
  * whoever fails next only finds the number there or not. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "comm/shm/process_end.h"
 #include "comm/shm/shm_bell.h"
+#include "comm/shm/shm_blame.h"
 #include "comm/shm/shm_member.h"
 #include "comm/shm/shm_wait.h"
 
@@ -35,11 +37,17 @@ static bool own_record(lks__shm_member *self, lks__shm_author author, uint32_t *
 const char *lks__shm_who(const lks__shm_member *self, int rank, char out[LKS__WHO_BYTES])
 {
     /* relaxed: a number for people */
-    int pid = atomic_load_explicit(&lks__shm_slot_of(self, rank)->pid, memory_order_relaxed);
-    if (self->same_process)
-        snprintf(out, LKS__WHO_BYTES, "rank %d", rank);
-    else
-        snprintf(out, LKS__WHO_BYTES, "rank %d (process %d)", rank, pid);
+    const lks__shm_slot *slot = lks__shm_slot_of(self, rank);
+    int pid = atomic_load_explicit(&slot->pid, memory_order_relaxed);
+    char process[24], first[40] = "";
+    snprintf(process, sizeof process, "process %d", pid);
+    if (self->family != NULL)
+        snprintf(first, sizeof first, "rank %u of the first group",
+                 (unsigned)atomic_load_explicit(&slot->family_rank, memory_order_relaxed));
+    const char *parts[] = {first, self->same_process ? "" : process};
+    bool both = parts[0][0] != '\0' && parts[1][0] != '\0', any = parts[0][0] != '\0' || parts[1][0] != '\0';
+    snprintf(out, LKS__WHO_BYTES, "rank %d%s%s%s%s%s", rank, any ? " (" : "", parts[0], both ? ", " : "",
+             parts[1], any ? ")" : "");
     return out;
 }
 
@@ -53,13 +61,15 @@ static const lks__shm_record *published(const lks__shm_member *self)
     return record_at(self, poisoner - 1);
 }
 
+static const char of_a_part[] = "in a group that was split off: ";
+
 /* The family fails with a group of it. Where the failure came from there, this changes nothing. */
 static void poison_family(const lks__shm_member *self)
 {
     const lks__shm_record *record = published(self);
     if (record != NULL)
-        lks__shm_poison(self->family, LKS__BY_MEMBER, (lks_status)record->status,
-                        "in a group that was split off: %s", record->text);
+        lks__shm_poison(self->family, LKS__BY_MEMBER, (lks_status)record->status, "%s%s", of_a_part,
+                        record->text);
 }
 
 void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
@@ -101,8 +111,11 @@ void lks__shm_adopt_failure(lks__shm_member *self)
     if ((word & LKS__WORD_POISON) == 0)
         return;
     const lks__shm_record *record = published(self->family);
-    if (record != NULL)
-        lks__shm_poison(self, LKS__BY_MEMBER, (lks_status)record->status, "%s", record->text);
+    if (record == NULL)
+        return;
+    bool from_a_part = strncmp(record->text, of_a_part, sizeof of_a_part - 1) == 0;
+    lks__shm_poison(self, LKS__BY_MEMBER, (lks_status)record->status, "%s%s",
+                    from_a_part ? "" : "in the first group: ", record->text);
 }
 
 void lks__shm_look_around(lks__shm_member *self)
@@ -132,11 +145,10 @@ lks_status lks__shm_failure(const lks__shm_member *self, const lks_operation *op
     if (status != LKS_E_PEER)
         return lks__fail(status, "%s", record->text);
 
-    char text[LKS__OPERATION_TEXT_BYTES];
-    lks__signature_text(lks__operation_signature(operation), text);
+    char text[LKS__PRESENT_BYTES];
+    lks__shm_present_text(self, operation, text);
     if (waited)
-        return lks__fail(status, "%s while rank %d waited for it in %s", record->text, self->group.rank,
-                         text);
+        return lks__fail(status, "%s while rank %d waited in %s", record->text, self->group.rank, text);
     return lks__fail(status, "%s before rank %d came to %s", record->text, self->group.rank, text);
 }
 
@@ -148,8 +160,9 @@ void lks__shm_poison_if_dead(lks__shm_member *self, lks__shm_author author)
         if (atomic_load_explicit(&slot->state, memory_order_acquire) != LKS__SHM_JOINED)
             continue;
         pid_t pid = (pid_t)atomic_load_explicit(&slot->pid, memory_order_relaxed);
-        char who[LKS__WHO_BYTES];
+        char who[LKS__WHO_BYTES], end[LKS__END_BYTES];
         if (lks__process_has_ended(pid))
-            lks__shm_poison(self, author, LKS_E_PEER, "%s died", lks__shm_who(self, r, who));
+            lks__shm_poison(self, author, LKS_E_PEER, "%s %s", lks__shm_who(self, r, who),
+                            lks__process_end_text(pid, -1, end));
     }
 }

@@ -37,6 +37,8 @@ static void reset(lks__shm_member *self)
         atomic_store_explicit(&slot->state, LKS__SHM_ABSENT, memory_order_relaxed);
         atomic_store_explicit(&slot->arrivals, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->has_mail, 0, memory_order_relaxed);
+        atomic_store_explicit(&slot->finished, 0, memory_order_relaxed);
+        atomic_store_explicit(&slot->waits_in, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->what, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->count, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->pid, 0, memory_order_relaxed);
@@ -170,6 +172,10 @@ lks_status lks__shm_claim_slot(lks__shm_member *self)
         return refuse(self, lks__fail(LKS_E_ARG, "two members say that they are rank %d: processes %d and %d",
                                       rank, (int)owner, (int)pid));
     self->joined = true;
+    /* relaxed: for people */
+    atomic_store_explicit(&slot->family_rank,
+                          (uint32_t)(self->family != NULL ? self->family->group.rank : rank),
+                          memory_order_relaxed);
     /* release: pid before state */
     atomic_store_explicit(&slot->state, LKS__SHM_JOINED, memory_order_release);
     return LKS_OK;

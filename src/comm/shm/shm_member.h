@@ -26,6 +26,7 @@ struct lks__shm_member {
     lks__shm_task *queue;             /* posted and not done, in the order of posts */
     uint64_t turn;                    /* staging areas used so far; equal on all members */
     uint64_t exchanges;               /* offers made so far; same */
+    uint64_t n_collectives;           /* that this member has finished; same */
     size_t base;                      /* where the control block starts in the file */
     struct lks__shm_memory *memories; /* the handles of group memory */
     lks__shm_member *family; /* the member of the first group that this one was split from; NULL: is one */
@@ -60,7 +61,7 @@ lks_status lks__shm_barrier_wait(lks__shm_member *self, const lks_operation *ope
 typedef enum lks__shm_author { LKS__BY_MEMBER, LKS__BY_WATCHER, LKS__BY_OUTSIDER } lks__shm_author;
 
 /** Ends the group with this failure, if it is the first, and wakes all who wait. The text of an LKS_E_PEER
- * says what a peer did ("rank 2 (process 7) died"); readers add what they waited for. */
+ * says what a peer did ("rank 2 (process 7) left the group"); readers add what they waited in. */
 void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
                      ...) LKS_PRINTF(4, 5);
 
@@ -68,17 +69,11 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
  * waiting. */
 lks_status lks__shm_failure(const lks__shm_member *self, const lks_operation *operation, bool waited);
 
-/** Ends the group because the time for this operation is over, naming those who are missing. */
-void lks__shm_poison_timeout(lks__shm_member *self, const lks_operation *operation);
-
-/** Adds "rank 2 (process 7), last seen in barrier". */
-void lks__shm_describe(const lks__shm_member *self, int rank, char *text, size_t capacity);
-
 /** The rank of the member that poisoned the group; -1: an outsider did, or nobody. */
 int lks__shm_failed_by(const lks_group *group);
 
-/** "rank 2 (process 7)". Returns out. */
-enum { LKS__WHO_BYTES = 64 };
+/** "rank 2 (process 7)", in a part "rank 2 (rank 5 of the first group, process 7)". Returns out. */
+enum { LKS__WHO_BYTES = 80 };
 const char *lks__shm_who(const lks__shm_member *self, int rank, char out[LKS__WHO_BYTES]);
 
 /** Looks for failures of which nobody would wake this member: of the family, and of processes where nobody

@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "comm/available.h"
-#include "comm/shm/shm_member.h"
+#include "comm/shm/shm_blame.h"
 
 /* Start of the range. */
 typedef struct range_head {
@@ -164,9 +164,8 @@ static lks_status create_range(lks__shm_member *member, lks__shm_memory *self)
     return status;
 }
 
-lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
+static lks_status create(lks__shm_member *member, size_t bytes, lks_group_memory **out)
 {
-    lks__shm_member *member = lks__shm_member_of(group);
     lks__shm_memory *self = handle_create(member);
     /* Without a handle this member takes part all the same, asking for what nobody can have. */
     lks_status status = lks__shm_exchange(member, &memory_operation, self != NULL ? bytes : UINT64_MAX);
@@ -188,6 +187,14 @@ lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memo
     member->memories = self;
     *out = &self->memory;
     return LKS_OK;
+}
+
+lks_status lks__shm_memory_create(lks_group *group, size_t bytes, lks_group_memory **out)
+{
+    lks__shm_member *member = lks__shm_member_of(group);
+    lks_status status = create(member, bytes, out);
+    lks__shm_tell_finished(member, &memory_operation); /* in vain too */
+    return status;
 }
 
 uint64_t lks__shm_locate(const lks__shm_member *self, const void *data, size_t bytes)

@@ -3,7 +3,7 @@
  * are a family, which fails as a whole: the first one is where failures meet. */
 #include "base/error.h"
 #include "comm/available.h"
-#include "comm/shm/shm_member.h"
+#include "comm/shm/shm_blame.h"
 #include "comm/split.h"
 
 static const lks_operation split_operation = {.collective = LKS__SPLIT};
@@ -61,9 +61,10 @@ static lks_status prepare(lks__shm_member *parent, size_t base, lks__split_place
     return LKS_OK;
 }
 
-lks_status lks__shm_split(lks_group *group, int colour, int key, lks_group **out)
+static lks_status split(lks__shm_member *parent, int colour, int key, lks_group **out)
 {
-    lks__shm_member *parent = lks__shm_member_of(group), *self = NULL;
+    lks_group *group = &parent->group;
+    lks__shm_member *self = NULL;
     lks__split_wish wishes[LKS_GROUP_MAX_SIZE];
     size_t base = 0, start, total = 0;
     lks_status status = exchange_wishes(parent, (lks__split_wish){colour, key}, wishes);
@@ -87,5 +88,13 @@ lks_status lks__shm_split(lks_group *group, int colour, int key, lks_group **out
         *out = &self->group;
     else if (self != NULL)
         lks_group_destroy(&self->group);
+    return status;
+}
+
+lks_status lks__shm_split(lks_group *group, int colour, int key, lks_group **out)
+{
+    lks__shm_member *parent = lks__shm_member_of(group);
+    lks_status status = split(parent, colour, key, out);
+    lks__shm_tell_finished(parent, &split_operation); /* in vain too */
     return status;
 }

@@ -3,6 +3,7 @@
 
 #include "base/machine.h"
 #include "comm/shm/shm_bell.h"
+#include "comm/shm/shm_blame.h"
 
 /* ---- one collective ---- */
 
@@ -132,6 +133,8 @@ static lks_status work(lks__shm_member *self)
         } else if (status == LKS_OK) {
             task->status = LKS_OK;
             *link = task->next;
+            if (!task->is_step)
+                lks__shm_tell_finished(self, task->operation);
         } else {
             return fail_all(self, status);
         }
@@ -196,7 +199,10 @@ static lks_status wait_for_bell(lks__shm_member *self, const lks__shm_task *task
         idler->barrier = collective->entered;
         idler->start_ns = 0;
     }
-    return lks__shm_idle(self, idler, bell, most_ns) ? LKS_IN_PROGRESS : too_late(self, task);
+    lks__shm_tell_wait(self, what_waits(self, task));
+    bool in_time = lks__shm_idle(self, idler, bell, most_ns);
+    lks__shm_tell_wait(self, NULL);
+    return in_time ? LKS_IN_PROGRESS : too_late(self, task);
 }
 
 /* Works on the queue until the task is done. */
@@ -249,10 +255,11 @@ lks_status lks__shm_test(lks_group *group, void *posted)
     lks__shm_member *self = lks__shm_member_of(group);
     lks__shm_task *task = posted;
     lks_status status = work(self);
-    if (task->status != LKS_IN_PROGRESS)
-        return task->status;
-    if (status != LKS_IN_PROGRESS)
-        return status;
+    if (task->status != LKS_IN_PROGRESS || status != LKS_IN_PROGRESS) {
+        lks__shm_tell_wait(self, NULL);
+        return task->status != LKS_IN_PROGRESS ? task->status : status;
+    }
+    lks__shm_tell_wait(self, what_waits(self, task));
     int64_t now_ns = lks__now_ns();
     if (task->tested_ns != 0)
         lks__deadline_spend(&task->deadline, task->tested_ns, LKS__SLICE_NS);
@@ -267,7 +274,8 @@ lks_status lks__shm_wait(lks_group *group, void *task)
 
 lks_status lks__shm_exchange(lks__shm_member *self, const lks_operation *operation, uint64_t offer)
 {
-    return run_task(self, (lks__shm_task){.operation = operation, .exchanges = true, .offer = offer});
+    return run_task(
+        self, (lks__shm_task){.operation = operation, .is_step = true, .exchanges = true, .offer = offer});
 }
 
 uint64_t lks__shm_offer(const lks__shm_member *self, int rank)

@@ -15,6 +15,7 @@ struct lks__shm_task {
     lks__deadline deadline;         /* of tests */
     lks__shm_task *next;            /* in the queue */
     bool started;
+    bool is_step; /* of an operation that takes several: not one that this member finishes */
 
     /* of collectives */
     bool exchanges; /* tells the others `offer` at its barrier */

@@ -33,12 +33,15 @@ _Static_assert(offsetof(struct lks__watcher, peers) ==
 static void ended(lks__watcher *self, int rank)
 {
     lks__shm_member *member = self->member;
-    char who[LKS__WHO_BYTES];
+    const lks__shm_slot *slot = lks__shm_slot_of(member, rank);
+    pid_t pid = (pid_t)atomic_load_explicit(&slot->pid, memory_order_relaxed);
+    char who[LKS__WHO_BYTES], end[LKS__END_BYTES];
+    /* acquire: what the process did before it ended */
+    if (atomic_load_explicit(&slot->state, memory_order_acquire) == LKS__SHM_JOINED)
+        lks__shm_poison(member, LKS__BY_WATCHER, LKS_E_PEER, "%s %s", lks__shm_who(member, rank, who),
+                        lks__process_end_text(pid, self->peers[rank].fd, end));
     close(self->peers[rank].fd);
     self->peers[rank].fd = -1;
-    /* acquire: what the process did before it ended */
-    if (atomic_load_explicit(&lks__shm_slot_of(member, rank)->state, memory_order_acquire) == LKS__SHM_JOINED)
-        lks__shm_poison(member, LKS__BY_WATCHER, LKS_E_PEER, "%s died", lks__shm_who(member, rank, who));
 }
 
 static void *watch(void *argument)
