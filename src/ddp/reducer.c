@@ -10,6 +10,7 @@
 #include "base/tree.h"
 #include "comm/agree.h"
 #include "comm/kernels.h"
+#include "ddp/exchange.h"
 
 /* What a member tells the others in a step. Written by its owner before the first barrier, read by all
  * before the next. */
@@ -22,8 +23,8 @@ typedef struct step_slot {
 
 _Static_assert(sizeof(step_slot) == 64, "a slot is one cache line");
 
-/* A member's region of the group's memory: its arena, its slot and, on rank 0, the values of all blocks,
- * which passes write in turns. */
+/* A member's region of the machine's memory: its arena, its slot and, on the first member, the values of all
+ * blocks, which passes write in turns. */
 enum { VALUE_SETS = 2 };
 typedef struct region {
     float *arena; /* [arena_elems] */
@@ -33,7 +34,9 @@ typedef struct region {
 
 struct lks__reducer {
     lks_group *group;
-    int rank, size;
+    lks_group *node; /* its members on this machine, who share what a pass does; on one machine the group */
+    int rank, size;  /* in node */
+    int group_size;
     int64_t arena_elems;
 
     /* own leaves: a stack of sums over 2^k leaves each, as the digits of a binary counter */
@@ -43,9 +46,13 @@ struct lks__reducer {
 
     lks_group_memory *memory;
     const float **member_arenas; /* [size] */
-    const step_slot **slots;     /* [size] */
+    const step_slot **slots;     /* [group_size] */
     step_slot *own_slot;
-    double *values; /* in rank 0's region; each block's are written by the owner of its chunk */
+    double *values; /* in the first member's region; each block's are written by the owner of its chunk */
+
+    /* over several machines, else NULL */
+    lks__exchange *exchange;
+    step_slot *all_slots; /* [group_size] */
 
     int n_tensors;
     int64_t *first_block; /* [n_tensors + 1]: a tensor's first block among all */
@@ -54,10 +61,11 @@ struct lks__reducer {
 
     const void **block_sources; /* [size]: a block in every member's arena */
     float *block_sum;           /* [LKS__BLOCK_ELEMS] */
-    double *rank_values;        /* [size]: what is summed over members */
+    double *rank_values;        /* [group_size]: what is summed over members */
 
     bool in_step;     /* begun, and not ended by its last pass */
-    bool has_sums;    /* this step's first pass has been: own blocks of the own arena hold what it left */
+    bool has_sums;    /* own blocks of the own arena hold the sum over all members, or what this step's last
+                         pass has left there */
     int64_t n_passes; /* since the reducer was created */
     struct {
         int64_t wait, reduce, block;
@@ -156,14 +164,18 @@ static size_t region_bytes(const lks__reducer *reducer)
 /* Collective. */
 static lks_status map_regions(lks__reducer *reducer)
 {
-    lks_status status = lks_group_memory_create(reducer->group, region_bytes(reducer), &reducer->memory);
+    lks_status status = lks_group_memory_create(reducer->node, region_bytes(reducer), &reducer->memory);
     if (status != LKS_OK)
         return status;
+    bool alone = reducer->all_slots == NULL;
     for (int rank = 0; rank < reducer->size; rank++) {
         region member = region_at(reducer, rank);
         reducer->member_arenas[rank] = member.arena;
-        reducer->slots[rank] = member.slot;
+        if (alone)
+            reducer->slots[rank] = member.slot;
     }
+    for (int rank = 0; rank < reducer->group_size && !alone; rank++)
+        reducer->slots[rank] = &reducer->all_slots[rank];
     region own = region_at(reducer, reducer->rank);
     reducer->arenas[0] = own.arena;
     reducer->own_slot = own.slot;
@@ -171,19 +183,49 @@ static lks_status map_regions(lks__reducer *reducer)
     return LKS_OK;
 }
 
+/* The own arena is there. */
+static lks_status create_exchange(lks__reducer *reducer, const lks__reducer_config *config)
+{
+    const lks__exchange_config exchange = {.group = reducer->group,
+                                           .arena = reducer->arenas[0],
+                                           .n_tensors = config->n_tensors,
+                                           .tensors = config->tensors,
+                                           .bucket_bytes = config->bucket_bytes > 0 ? config->bucket_bytes
+                                                                                    : LKS__BUCKET_BYTES,
+                                           .own_words = reducer->own_slot,
+                                           .words = reducer->all_slots,
+                                           .word_bytes = sizeof *reducer->own_slot};
+    return lks__exchange_create(&exchange, &reducer->exchange);
+}
+
+/* What other members can see. Collective. */
+static lks_status create_shared(lks__reducer *reducer, const lks__reducer_config *config)
+{
+    lks_status status = map_regions(reducer);
+    if (reducer->all_slots == NULL)
+        return status;
+    if (status == LKS_OK)
+        status = create_exchange(reducer, config);
+    return lks__agree(reducer->group, status); /* one machine alone may be short of memory */
+}
+
 static lks_status allocate(lks__reducer *reducer, const lks__reducer_config *config)
 {
-    int size = reducer->size;
+    int size = reducer->size, group_size = reducer->group_size;
     reducer->arenas = lks__alloc_array(reducer->n_arenas, sizeof *reducer->arenas, LKS__MEM_GRADS);
     reducer->member_arenas = lks__alloc_array(size, sizeof *reducer->member_arenas, LKS__MEM_COMM);
-    reducer->slots = lks__alloc_array(size, sizeof *reducer->slots, LKS__MEM_COMM);
-    reducer->rank_values = lks__alloc_array(size, sizeof *reducer->rank_values, LKS__MEM_COMM);
+    reducer->slots = lks__alloc_array(group_size, sizeof *reducer->slots, LKS__MEM_COMM);
+    reducer->rank_values = lks__alloc_array(group_size, sizeof *reducer->rank_values, LKS__MEM_COMM);
     reducer->block_sources = lks__alloc_array(size, sizeof *reducer->block_sources, LKS__MEM_COMM);
     reducer->block_sum = lks__alloc_array(LKS__BLOCK_ELEMS, sizeof *reducer->block_sum, LKS__MEM_COMM);
     reducer->first_block = lks__alloc_array(config->n_tensors + 1, sizeof *reducer->first_block,
                                             LKS__MEM_COMM);
     if (!reducer->arenas || !reducer->member_arenas || !reducer->slots || !reducer->rank_values ||
         !reducer->block_sources || !reducer->block_sum || !reducer->first_block)
+        return LKS_E_NOMEM;
+    if (group_size > size)
+        reducer->all_slots = lks__alloc_array(group_size, sizeof *reducer->all_slots, LKS__MEM_COMM);
+    if (group_size > size && !reducer->all_slots)
         return LKS_E_NOMEM;
 
     for (int i = 1; i < reducer->n_arenas; i++)
@@ -210,8 +252,10 @@ static lks_status create_local(const lks__reducer_config *config, lks__reducer *
     if (!reducer)
         return LKS_E_NOMEM;
     reducer->group = config->group;
-    reducer->rank = lks_group_rank(config->group);
-    reducer->size = lks_group_size(config->group);
+    reducer->group_size = lks_group_size(config->group);
+    reducer->node = lks_group_node(config->group);
+    reducer->rank = lks_group_rank(reducer->node);
+    reducer->size = lks_group_size(reducer->node);
     reducer->arena_elems = config->arena_elems;
     reducer->leaves = config->leaves;
     reducer->n_arenas = floor_log2(config->leaves) + 1;
@@ -226,7 +270,7 @@ lks_status lks__reducer_create(const lks__reducer_config *config, lks__reducer *
     lks__reducer *reducer;
     lks_status status = lks__agree(config->group, create_local(config, &reducer));
     if (status == LKS_OK)
-        status = map_regions(reducer);
+        status = create_shared(reducer, config);
     if (status != LKS_OK) {
         lks__reducer_destroy(reducer);
         return status;
@@ -239,10 +283,12 @@ void lks__reducer_destroy(lks__reducer *reducer)
 {
     if (!reducer)
         return;
+    lks__exchange_destroy(reducer->exchange);
     lks_group_memory_destroy(reducer->memory);
     lks__free(reducer->chunk);
     for (int i = 1; reducer->arenas && i < reducer->n_arenas; i++)
         lks__free(reducer->arenas[i]);
+    lks__free(reducer->all_slots);
     lks__free(reducer->first_block);
     lks__free(reducer->block_sum);
     lks__free(reducer->block_sources);
@@ -267,10 +313,48 @@ static void merge_pending(lks__reducer *reducer)
     reducer->n_pending--;
 }
 
+/* Merges a part of all pending sums and of the leaf above them, as leaf_done does after a step's last leaf:
+ * from the top. */
+static void fold(const lks__reducer *reducer, const lks__span *part)
+{
+    for (int top = reducer->n_pending; top > 0; top--) {
+        float *left = reducer->arenas[top - 1] + part->offset_elems;
+        const void *const sums[] = {left, reducer->arenas[top] + part->offset_elems};
+        lks__reduce(left, sums, 2, (size_t)part->n_elems, LKS_F32, LKS_SUM);
+    }
+}
+
+/* Sends off what is final of the last leaf's gradients: all from this tensor on. */
+static void exchange_from(lks__reducer *reducer, int tensor)
+{
+    lks__span part;
+    lks_status status = LKS_OK; /* a failure is the group's: begin tells */
+    while (status == LKS_OK && lks__exchange_next(reducer->exchange, tensor, &part)) {
+        fold(reducer, &part);
+        status = lks__exchange_post(reducer->exchange);
+    }
+}
+
+void lks__reducer_tensor_ready(lks__reducer *reducer, int tensor)
+{
+    if (reducer->exchange != NULL && reducer->n_done == reducer->leaves - 1)
+        exchange_from(reducer, tensor);
+}
+
+bool lks__reducer_keeps_own_sum(const lks__reducer *reducer)
+{
+    return reducer->exchange == NULL;
+}
+
 void lks__reducer_leaf_done(lks__reducer *reducer, bool empty)
 {
     if (empty)
         memset(lks__reducer_leaf(reducer), 0, (size_t)reducer->arena_elems * sizeof(float));
+    if (reducer->exchange != NULL && reducer->n_done == reducer->leaves - 1) {
+        exchange_from(reducer, 0);
+        reducer->n_done++;
+        return;
+    }
     reducer->n_pending++;
     reducer->n_done++;
     for (int64_t n = reducer->n_done; n % 2 == 0; n /= 2)
@@ -282,7 +366,15 @@ void lks__reducer_leaf_done(lks__reducer *reducer, bool empty)
 static lks_status timed_barrier(lks__reducer *reducer)
 {
     int64_t start = lks__now_ns();
-    lks_status status = lks_group_barrier(reducer->group);
+    lks_status status = lks_group_barrier(reducer->node);
+    reducer->times_ns.wait += lks__now_ns() - start;
+    return status;
+}
+
+static lks_status timed_exchange(lks__reducer *reducer)
+{
+    int64_t start = lks__now_ns();
+    lks_status status = lks__exchange_finish(reducer->exchange);
     reducer->times_ns.wait += lks__now_ns() - start;
     return status;
 }
@@ -290,11 +382,11 @@ static lks_status timed_barrier(lks__reducer *reducer)
 static void combine_slots(lks__reducer *reducer, lks__step_io *io)
 {
     for (int k = 0; k < LKS__STEP_SUMS; k++) {
-        for (int rank = 0; rank < reducer->size; rank++)
+        for (int rank = 0; rank < reducer->group_size; rank++)
             reducer->rank_values[rank] = reducer->slots[rank]->sums[k];
-        io->sums[k] = lks__tree_sum(reducer->rank_values, reducer->size);
+        io->sums[k] = lks__tree_sum(reducer->rank_values, reducer->group_size);
     }
-    for (int rank = 0; rank < reducer->size; rank++) {
+    for (int rank = 0; rank < reducer->group_size; rank++) {
         const step_slot *slot = reducer->slots[rank];
         io->flag = rank == 0 || slot->flag > io->flag ? slot->flag : io->flag;
         io->requests |= slot->requests;
@@ -309,13 +401,14 @@ lks_status lks__reducer_begin(lks__reducer *reducer, lks__step_io *io)
     memcpy(reducer->own_slot->sums, io->sums, sizeof io->sums);
     reducer->own_slot->flag = io->flag;
     reducer->own_slot->requests = io->requests;
-    lks_status status = timed_barrier(reducer); /* every member's arena and slot are written */
+    /* every member's arena and slot are written; over several machines, they have come here */
+    lks_status status = reducer->exchange != NULL ? timed_exchange(reducer) : timed_barrier(reducer);
     if (status != LKS_OK)
         return status;
     combine_slots(reducer, io);
     reducer->n_done = reducer->n_pending = 0;
     reducer->in_step = true;
-    reducer->has_sums = false;
+    reducer->has_sums = reducer->exchange != NULL;
     return LKS_OK;
 }
 
@@ -395,7 +488,12 @@ lks_status lks__reducer_pass(lks__reducer *reducer, const lks__pass *pass)
 
 lks__reducer_times lks__reducer_get_times(const lks__reducer *reducer)
 {
+    lks__exchange_times exchange = {0, 0};
+    if (reducer->exchange != NULL)
+        exchange = lks__exchange_get_times(reducer->exchange);
     return (lks__reducer_times){.wait = (double)reducer->times_ns.wait * 1e-9,
                                 .reduce = (double)reducer->times_ns.reduce * 1e-9,
-                                .block = (double)reducer->times_ns.block * 1e-9};
+                                .block = (double)reducer->times_ns.block * 1e-9,
+                                .exchange = (double)exchange.under_way * 1e-9,
+                                .exposed = (double)exchange.exposed * 1e-9};
 }

@@ -13,6 +13,10 @@
  * no copies, for an update that needs to know nothing else. What has to be known of the whole gradient before
  * the update (its norm, say) takes a pass before it.
  *
+ * In a group on several machines there is one more thing to do, whenever a tensor of the step's last own leaf
+ * is written (lks__reducer_tensor_ready): the sums over all members are formed in every member's arena while
+ * backward goes on, and passes, which are made within each machine, find them there.
+ *
  * Thread: a reducer belongs to the thread that plays its member.
  */
 #ifndef LKS_DDP_REDUCER_H
@@ -24,7 +28,7 @@
 #include <lockstep/group.h>
 #include <lockstep/status.h>
 
-enum { LKS__BLOCK_ELEMS = 4096, LKS__STEP_SUMS = 4, LKS__BLOCK_VALUES = 3 };
+enum { LKS__BLOCK_ELEMS = 4096, LKS__STEP_SUMS = 4, LKS__BLOCK_VALUES = 3, LKS__BUCKET_BYTES = 1 << 22 };
 
 typedef struct lks__reducer lks__reducer;
 
@@ -41,6 +45,7 @@ typedef struct lks__reducer_config {
     int n_tensors;
     const lks__span *tensors; /* in ascending order, apart from each other; copied */
     int64_t leaves;           /* m >= 1: leaves of this member per step */
+    int64_t bucket_bytes;     /* gradients that travel together between machines; 0: LKS__BUCKET_BYTES */
 } lks__reducer_config;
 
 /** Allocates floor(log2 m) + 1 gradient arenas, one of them in shared memory.
@@ -55,6 +60,12 @@ void lks__reducer_destroy(lks__reducer *reducer);
  * one after each lks__reducer_leaf_done. */
 float *lks__reducer_leaf(lks__reducer *reducer);
 
+/** The gradient of a tensor of this leaf is written and final, and so are those of the tensors behind it: for
+ * callers whose gradients become final one after the other, from the last to the first. It need not be called
+ * for each, or at all, but then less is under way before the leaf is done. From here on the gradient may
+ * change into the sum over all members. On one machine nothing happens. */
+void lks__reducer_tensor_ready(lks__reducer *reducer, int tensor);
+
 /** The leaf is written (empty: it has no samples and counts as +0.0 everywhere; nothing need be written).
  * Adds it to this member's tree. Called m times a step. */
 void lks__reducer_leaf_done(lks__reducer *reducer, bool empty);
@@ -67,6 +78,10 @@ typedef struct lks__step_io {
     int flag;          /* in: this member's; out: the largest of all */
     unsigned requests; /* in: this member's bits; out: those that any member has set */
 } lks__step_io;
+
+/** Whether the own arena holds, behind a step, the sum over the own leaves but for the own chunk; else, over
+ * several machines, it is the sum over all members'. */
+bool lks__reducer_keeps_own_sum(const lks__reducer *reducer);
 
 /** Waits until every member has done its leaves, and combines what they tell.
  *
@@ -106,9 +121,12 @@ lks_status lks__reducer_pass(lks__reducer *reducer, const lks__pass *pass) LKS_M
 
 /** Where the time of steps went, in seconds. */
 typedef struct lks__reducer_times {
-    double wait;   /* for other members */
-    double reduce; /* adding over members */
+    double wait;   /* for other members, and for gradients that travel between machines */
+    double reduce; /* adding over members; between machines it is in wait */
     double block;  /* inside the callbacks */
+    /* over several machines, else 0: */
+    double exchange; /* that gradients were under way, as far as this member has seen */
+    double exposed;  /* of it, behind the last own leaf: what backward has not hidden; in wait as well */
 } lks__reducer_times;
 
 /** The times since the reducer was created. */
