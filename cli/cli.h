@@ -120,6 +120,10 @@ bool cli_parse(const cli_syntax *syntax, int argc, char **argv, cli_args *out, i
 int cli_pass_on(const cli_syntax *syntax, int argc, char **argv, const char *const *without,
                 const char **out);
 
+/** What says that a launcher, ours or another, has started this process as one of its own ("RANK is set");
+ * NULL: nothing, a user has called the command. */
+const char *cli_launched(void);
+
 /** The program's file, so that processes that it starts are called like it in `ps`; another file may have
  * taken its place since. Returns `path`, or a static text. */
 const char *cli_own_path(char path[PATH_MAX]);

@@ -162,7 +162,7 @@ int cmd_bench(int argc, char **argv)
     lks_status status = lks_group_config_from_env(&where);
     if (status != LKS_OK)
         return cli_fail(status);
-    bool launched = getenv("RANK") != NULL || where.size > 1;
+    bool launched = cli_launched() != NULL;
     if (launched && (args.processes > 0 || args.no_pin))
         return cli_bad_input("bench: a launcher has started this process already, so %s is up to that one",
                              args.no_pin ? "--no-pin" : "-n");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** lockstep eval: exact loss and accuracy of a model. Called by a user it checks everything and starts this
- * same command once per process; called with RANK set it is one process's work. */
+ * same command once per process; called by a launcher it is one process's work. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,7 +112,7 @@ static int start(const call *c)
 
 static int check_arguments(const cli_args *args)
 {
-    bool launched = getenv("RANK") != NULL;
+    const char *launched = cli_launched();
     if (args->run != NULL && args->config != NULL)
         return cli_bad_input("eval: the config is that of --run, or CONFIG, not both");
     if (args->run == NULL && args->config == NULL)
@@ -123,11 +123,10 @@ static int check_arguments(const cli_args *args)
         return cli_bad_input("eval: --model is missing\nhint: --run DIR evaluates what a run has left");
     if (args->split != NULL && strcmp(args->split, "test") != 0 && strcmp(args->split, "train") != 0)
         return cli_bad_input("eval: --split is \"%s\"; test or train is needed", args->split);
-    if (launched && args->processes > 0)
-        return cli_bad_input(
-            "eval: RANK is set, so a launcher has started this process, and -n %d is given; use one "
-            "of the two",
-            args->processes);
+    if (launched != NULL && args->processes > 0)
+        return cli_bad_input("eval: %s, so a launcher has started this process, and -n %d is given; use one "
+                             "of the two",
+                             launched, args->processes);
     return 0;
 }
 
@@ -163,7 +162,7 @@ int cmd_eval(int argc, char **argv)
     if (status != LKS_OK)
         exit_code = cli_fail(status);
     else
-        exit_code = getenv("RANK") != NULL ? work(&c) : start(&c);
+        exit_code = cli_launched() != NULL ? work(&c) : start(&c);
     lks_config_destroy(c.config);
     free(c.model);
     return exit_code;

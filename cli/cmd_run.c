@@ -51,6 +51,10 @@ int cmd_run(int argc, char **argv)
         return cli_bad_input("run: RANK is set (\"%s\"): this is a process of another launcher already\n"
                              "hint: start the program without lockstep run here, or unset RANK",
                              getenv("RANK"));
+    if (cli_launched() != NULL)
+        return cli_bad_input("run: %s: it has been started already\n"
+                             "hint: mpirun, mpiexec or srun can start the program without lockstep run",
+                             cli_launched());
 
     lks__launch_config config = {.processes = args.processes,
                                  .argv = (const char *const *)args.program,

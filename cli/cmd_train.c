@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** `lockstep train`: called by a user it checks everything, then starts this same command once per process,
- * with RANK set; called with RANK set, by itself or by another launcher, it is one process's work. */
+ * with RANK set; called with RANK set, by itself or by another launcher, or as a process of an MPI job, it is
+ * one process's work. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -79,19 +80,18 @@ int cmd_train(int argc, char **argv)
     int exit_code;
     if (!cli_parse(&train_syntax, argc, argv, &command.args, &exit_code))
         return exit_code;
-    bool launched = getenv("RANK") != NULL;
-    if (launched && args->processes > 0)
-        return cli_bad_input(
-            "train: RANK is set, so a launcher has started this process, and -n %d is given; "
-            "use one of the two",
-            args->processes);
-    if (launched && (args->max_restarts > 0 || args->restart_processes > 0))
-        return cli_bad_input("train: RANK is set, so a launcher has started this process, and restarts are "
-                             "up to that one");
-    if (launched && (args->no_pin || args->log_dir != NULL))
-        return cli_bad_input("train: RANK is set, so a launcher has started this process, and %s is up to "
-                             "that one",
-                             args->no_pin ? "--no-pin" : "--log-dir");
+    const char *launched = cli_launched();
+    if (launched != NULL && args->processes > 0)
+        return cli_bad_input("train: %s, so a launcher has started this process, and -n %d is given; use one "
+                             "of the two",
+                             launched, args->processes);
+    if (launched != NULL && (args->max_restarts > 0 || args->restart_processes > 0))
+        return cli_bad_input("train: %s, so a launcher has started this process, and restarts are up to that "
+                             "one",
+                             launched);
+    if (launched != NULL && (args->no_pin || args->log_dir != NULL))
+        return cli_bad_input("train: %s, so a launcher has started this process, and %s is up to that one",
+                             launched, args->no_pin ? "--no-pin" : "--log-dir");
 
     lks_status status = cli_load_config(args, &command.config);
     if (status != LKS_OK)
@@ -102,7 +102,7 @@ int cmd_train(int argc, char **argv)
                 lks_config_get(command.config, "output"));
         exit_code = 0;
     } else {
-        exit_code = launched ? train_work(&command) : start(&command);
+        exit_code = launched != NULL ? train_work(&command) : start(&command);
     }
     lks_config_destroy(command.config);
     return exit_code;

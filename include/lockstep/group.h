@@ -78,7 +78,7 @@ typedef struct lks_group_config {
     lks_backend backend;
     bool fast; /* mpi: all_reduce between machines as the MPI library does it: in another order of additions,
                   so the bits depend on how many machines there are */
-    int rank;  /* 0 .. size - 1 */
+    int rank;  /* 0 .. size - 1; mpi: this and the rest, but for timeout_s, are not looked at */
     int size;  /* 1 .. LKS_GROUP_MAX_SIZE */
     int fd;    /* an inherited memory file that all members share (LOCKSTEP_GROUP_FD); -1: meet at a socket */
     const char *address; /* MASTER_ADDR: names the meeting place when fd is -1; borrowed during create */
@@ -90,17 +90,19 @@ typedef struct lks_group_config {
 LKS_API lks_group_config lks_group_config_default(void);
 
 /** Fills a config from RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT and
- * LOCKSTEP_GROUP_FD.
+ * LOCKSTEP_GROUP_FD; without RANK from what mpirun, mpiexec or srun say about a job of several processes,
+ * which makes the backend LKS_BACKEND_MPI; else the result is a group of one.
  *
- * Without RANK the result is a group of one.
  * Returns: LKS_OK; LKS_E_ARG when a variable is missing or makes no sense (the message names it), or when
- *          LOCAL_WORLD_SIZE differs from WORLD_SIZE: several machines need a backend that is not built in.
+ *          LOCAL_WORLD_SIZE differs from WORLD_SIZE: several machines need an MPI launcher.
  */
 LKS_API lks_status lks_group_config_from_env(lks_group_config *out) LKS_MUST_USE;
 
 /** Joins a group.
  *
  * Collective: every member; returns when all are there.
+ * MPI:        initialises MPI (MPI_THREAD_SERIALIZED) unless the program has, and finalises it when the
+ *             process exits, unless the last group has failed. One such group at a time; split it for more.
  * Ownership:  the caller destroys *out; on failure *out is NULL.
  * Returns:    LKS_OK; LKS_E_ARG; LKS_E_TIMEOUT (the message names who is missing); LKS_E_SYSTEM; LKS_E_NOMEM.
  */

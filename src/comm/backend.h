@@ -40,6 +40,7 @@ struct lks_group {
     int size;
     lks_status failure; /* the first one; LKS_OK: none */
     char failure_text[LKS__FAILURE_TEXT_BYTES];
+    struct lks__wire *wire; /* a group over shared memory: that of its members' MPI job, closed with it */
 };
 
 struct lks_group_memory {
@@ -54,5 +55,8 @@ lks_status lks__solo_create(lks_group **out) LKS_MUST_USE;
 /** Members on one machine, over shared memory: config->size >= 2 and checked. */
 lks_status lks__shm_create(const lks_group_config *config, lks_group **out) LKS_MUST_USE;
 lks_status lks__shm_create_threads(int size, double timeout_s, lks_group **members) LKS_MUST_USE;
+
+/** Whether it has been poisoned, known to this member or not. */
+bool lks__shm_has_failed(const lks_group *group);
 
 #endif

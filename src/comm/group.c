@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "comm/backend.h"
+#include "comm/mpi/mpi_group.h"
 
 enum { DEFAULT_TIMEOUT_S = 300 };
 
@@ -14,14 +15,19 @@ lks_group_config lks_group_config_default(void)
     return (lks_group_config){.size = 1, .fd = -1, .timeout_s = DEFAULT_TIMEOUT_S};
 }
 
+static lks_status check_timeout(double timeout_s)
+{
+    if (!(timeout_s > 0))
+        return lks__fail(LKS_E_ARG, "the timeout of a group is %g s; it must be above 0", timeout_s);
+    return LKS_OK;
+}
+
 static lks_status check_size(int size, double timeout_s)
 {
     if (size < 1 || size > LKS_GROUP_MAX_SIZE)
         return lks__fail(LKS_E_ARG, "a group of %d members is not possible; 1 to %d are", size,
                          LKS_GROUP_MAX_SIZE);
-    if (!(timeout_s > 0))
-        return lks__fail(LKS_E_ARG, "the timeout of a group is %g s; it must be above 0", timeout_s);
-    return LKS_OK;
+    return check_timeout(timeout_s);
 }
 
 static lks_status check_config(const lks_group_config *config)
@@ -40,9 +46,12 @@ static lks_status check_config(const lks_group_config *config)
 lks_status lks_group_create(const lks_group_config *config, lks_group **out)
 {
     *out = NULL;
-    lks_status status = check_config(config);
+    bool mpi = config->backend == LKS_BACKEND_MPI; /* which knows rank and size */
+    lks_status status = mpi ? check_timeout(config->timeout_s) : check_config(config);
     if (status != LKS_OK)
         return status;
+    if (mpi)
+        return lks__mpi_create(config, out);
     return config->size == 1 ? lks__solo_create(out) : lks__shm_create(config, out);
 }
 
@@ -58,8 +67,13 @@ lks_status lks_group_create_threads(int size, double timeout_s, lks_group **memb
 
 void lks_group_destroy(lks_group *group)
 {
-    if (group != NULL)
-        group->backend->destroy(group);
+    if (group == NULL)
+        return;
+    lks__wire *wire = group->wire;
+    bool failed = wire != NULL && group->size > 1 && lks__shm_has_failed(group);
+    group->backend->destroy(group);
+    if (wire != NULL)
+        wire->backend->close(wire, failed);
 }
 
 int lks_group_rank(const lks_group *group)

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "comm/collective.h"
+#include "comm/mpi/mpi_job.h"
 
 /* A whole number from `least` to `most`. */
 static lks_status number(const char *name, int least, int most, int *out)
@@ -33,23 +34,16 @@ static lks_status number_or(const char *name, int least, int most, int otherwise
 
 /* Without RANK every process would silently train alone, so a foreign launcher's number of processes counts.
  */
-static lks_status check_not_mpi(void)
+static lks_status read_mpi_job(lks_group_config *config)
 {
-    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        int processes;
-        lks_status status = number_or(names[i], 1, INT_MAX, 1, &processes);
-        if (status != LKS_OK)
-            return status;
-        if (processes > 1) {
-            status = lks__fail(
-                LKS_E_ARG,
-                "started by an MPI launcher (%s is %d), which needs a backend that is not built in", names[i],
-                processes);
-            return lks__error_hint(status, "start the processes with lockstep, or with torchrun");
-        }
+    lks__mpi_job job;
+    lks_status status = lks__mpi_job_from_env(&job);
+    if (status == LKS_OK && job.size > 1) {
+        config->backend = LKS_BACKEND_MPI;
+        config->rank = job.rank;
+        config->size = job.size;
     }
-    return LKS_OK;
+    return status;
 }
 
 static lks_status check_one_machine(const lks_group_config *config)
@@ -59,7 +53,7 @@ static lks_status check_one_machine(const lks_group_config *config)
     if (status == LKS_OK && local_size != config->size) {
         status = lks__fail(LKS_E_ARG, "LOCAL_WORLD_SIZE is %d, but WORLD_SIZE is %d", local_size,
                            config->size);
-        return lks__error_hint(status, "several machines need a backend that is not built in");
+        return lks__error_hint(status, "start processes on several machines with mpirun, mpiexec or srun");
     }
     return status;
 }
@@ -84,7 +78,7 @@ lks_status lks_group_config_from_env(lks_group_config *out)
     lks_group_config config = lks_group_config_default();
     lks_status status = LKS_OK;
     if (secure_getenv("RANK") == NULL) {
-        status = check_not_mpi();
+        status = read_mpi_job(&config);
     } else {
         status = number("WORLD_SIZE", 1, LKS_GROUP_MAX_SIZE, &config.size);
         if (status == LKS_OK)

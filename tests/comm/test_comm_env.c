@@ -10,15 +10,37 @@
 #include "comm/shm/shm_member.h"
 
 static const char *const names[] = {
-    "RANK",        "WORLD_SIZE",        "LOCAL_WORLD_SIZE",     "MASTER_ADDR",
-    "MASTER_PORT", "LOCKSTEP_GROUP_FD", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "LOCKSTEP_GROUP_FD",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_SIZE",
+    "PMI_RANK",
+    "PMIX_RANK",
+    "SLURM_STEP_NUM_TASKS",
+    "LOCKSTEP_MPI",
 };
-enum { ADDRESS = 3, OMPI = 6, PMI = 7, N_NAMES = sizeof names / sizeof names[0] };
+enum {
+    ADDRESS = 3,
+    OMPI_SIZE = 6,
+    OMPI_RANK,
+    PMI_SIZE,
+    PMI_RANK,
+    PMIX_RANK,
+    TASKS,
+    MPI,
+    N_NAMES = sizeof names / sizeof names[0]
+};
 
 typedef struct row {
     const char *values[N_NAMES]; /* in the order of the names; NULL: not set */
     const char *error;           /* part of the message; NULL: accepted */
     int rank, size, fd, port;
+    lks_backend backend;
 } row;
 
 static const row rows[] = {
@@ -41,9 +63,17 @@ static const row rows[] = {
     {{"0", "two", NULL, "h", "1"}, "WORLD_SIZE is \"two\""},
     {{"0", "4", "2", "h", "1"}, "LOCAL_WORLD_SIZE is 2, but WORLD_SIZE is 4"},
     {{"0", "2", NULL, NULL, NULL, "none"}, "LOCKSTEP_GROUP_FD is \"none\""},
-    {.values = {[OMPI] = "2"}, .error = "OMPI_COMM_WORLD_SIZE is 2"},
-    {.values = {[PMI] = "3"}, .error = "PMI_SIZE is 3"},
-    {.values = {[OMPI] = "1"}, .rank = 0, .size = 1, .fd = -1},
+    {{[OMPI_SIZE] = "2", [OMPI_RANK] = "1"}, NULL, 1, 2, -1, 0, LKS_BACKEND_MPI},
+    {{[OMPI_SIZE] = "1", [OMPI_RANK] = "0"}, NULL, 0, 1, -1, 0},
+    {{[PMI_SIZE] = "3", [PMI_RANK] = "2"}, NULL, 2, 3, -1, 0, LKS_BACKEND_MPI},
+    {{[PMIX_RANK] = "4", [TASKS] = "5"}, NULL, 4, 5, -1, 0, LKS_BACKEND_MPI},
+    {{[PMI_SIZE] = "4", [PMI_RANK] = "3", [TASKS] = "4"}, NULL, 3, 4, -1, 0, LKS_BACKEND_MPI},
+    {{"0", "1", [OMPI_SIZE] = "2"}, NULL, 0, 1, -1, 0}, /* RANK comes first */
+    {{[TASKS] = "1"}, NULL, 0, 1, -1, 0},
+    {{[TASKS] = "3"}, "one of 3 tasks that are not told of each other"},
+    {{[OMPI_SIZE] = "0"}, "OMPI_COMM_WORLD_SIZE is \"0\"; it must be a whole number from 1 on"},
+    {{[PMI_SIZE] = "2", [PMI_RANK] = "x"}, "PMI_RANK is \"x\""},
+    {{[OMPI_SIZE] = "2", [MPI] = "lam"}, "LOCKSTEP_MPI is \"lam\"; openmpi and mpich are allowed"},
 };
 
 static void set_all(const row *r)
@@ -71,6 +101,7 @@ static void every_row(void **state)
         CHECK_OK(lks_group_config_from_env(&config));
         CHECK_INT(config.rank, r->rank);
         CHECK_INT(config.size, r->size);
+        CHECK_INT(config.backend, r->backend);
         CHECK_INT(config.fd, r->fd);
         CHECK_INT(config.port, r->port);
         CHECK_NEAR(config.timeout_s, 300, 0);

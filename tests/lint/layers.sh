@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Every #include keeps to the table of folders in docs/architecture.md; oneDNN is called in src/nn/onednn/ alone.
+# Every #include keeps to the table of folders in docs/architecture.md; oneDNN is called in src/nn/onednn/ alone, MPI in
+# src/comm/mpi/plugin/.
 . "$(dirname "$0")/lint.sh"
 
 table=docs/architecture.md
@@ -47,6 +48,8 @@ FNR == 1 {
     } else if (kind == "<") {
         if (path ~ /^(oneapi\/)?dnnl/ && FILENAME !~ /^src\/nn\/onednn\//)
             print at "oneDNN belongs in src/nn/onednn/ alone"
+        if (path == "mpi.h" && FILENAME !~ /^src\/comm\/mpi\/plugin\//)
+            print at "MPI belongs in src/comm/mpi/plugin/ alone"
     } else if (path ~ /\.\./) {
         print at "paths are relative to src/ or to the file, without .."
     } else if (path ~ /\// && ours(path) != folder && !((folder, ours(path)) in may)) {

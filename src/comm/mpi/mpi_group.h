@@ -15,6 +15,9 @@
  * Returns: LKS_OK; LKS_E_ARG: no such MPI, no plug-in for it; LKS_E_SYSTEM; failures of joining. */
 lks_status lks__mpi_create(const lks_group_config *config, lks_group **out) LKS_MUST_USE;
 
+/** The same with a wire that is open, which it takes over, on failure too. */
+lks_status lks__mpi_create_on(lks__wire *wire, const lks_group_config *config, lks_group **out) LKS_MUST_USE;
+
 /** A group over several machines: `node` has this machine's members, in the order of their ranks on the wire.
  *
  * Collective. Ownership: takes over wire and node, on failure too; the caller destroys *out.

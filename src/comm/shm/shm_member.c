@@ -75,6 +75,14 @@ static void leave(lks__shm_member *self)
         lks__segment_release(self->segment, self->base, lks__shm_fixed_bytes(self->group.size));
 }
 
+bool lks__shm_has_failed(const lks_group *group)
+{
+    const lks__shm_member *self = (const lks__shm_member *)group;
+    /* relaxed: nothing else is read for it */
+    uint32_t word = atomic_load_explicit(&self->control->word, memory_order_relaxed);
+    return (word & LKS__WORD_POISON) != 0;
+}
+
 static void shm_destroy(lks_group *group)
 {
     lks__shm_member *self = lks__shm_member_of(group);
