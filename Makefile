@@ -40,9 +40,10 @@ lint: ## run the tests that read the code: layers, format, names, banned calls
 	@$(cmake) --build --preset dev --parallel $(jobs) --target lockstep
 	@$(ctest) --preset dev --label-regex lint
 
-bench: build ## build and run the benchmarks; PYTHON=a Python with PyTorch: also side by side with it
+bench: build ## build and run the benchmarks, beside MPIs that are there; PYTHON=a Python with PyTorch: beside it, too
 	@$(cmake) --build --preset release --parallel $(jobs) --target all_bench
 	@set -e; for program in build/bench/bench_*; do echo "== $$program"; "$$program"; done
+	@echo "== bench/vs_peers"; bench/vs_peers --python $(PYTHON)
 	@scripts/get-data mnist
 	@if $(PYTHON) -c 'import torch' 2>/dev/null; then bench/vs_pytorch --python $(PYTHON); else \
 	    echo "bench: $(PYTHON) has no PyTorch, so there is no comparison with it"; fi

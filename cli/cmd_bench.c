@@ -33,7 +33,7 @@ static const cli_flag flags[] = {
     TEXT("--max-bytes", "SIZE", "last size (default: 256M)", max_bytes),
     COUNT("--factor", "F", "from one size to the next (default: 4)", factor),
     COUNT("--warmup", "N", "calls of each size that are not counted (default: 5)", warmup),
-    COUNT("--iterations", "N", "calls that are (default: what half a second holds, 5 to 5000)", calls),
+    COUNT("--iterations", "N", "calls that are (default: what a quarter of a second holds)", calls),
     CLI_FLAG_NO_PIN,
     CLI_FLAG_JSON,
 };

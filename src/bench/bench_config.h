@@ -19,7 +19,7 @@ typedef struct lks__bench_words {
     const char *max_bytes; /* 256M */
     int factor;            /* 4 */
     int warmup;            /* 5 */
-    int calls;             /* as many as half a second takes */
+    int calls;             /* as many as a quarter of a second holds */
 } lks__bench_words;
 
 typedef struct lks__bench_config {
@@ -28,7 +28,7 @@ typedef struct lks__bench_config {
     size_t min_bytes, max_bytes; /* of the largest buffer that a member has */
     int factor;                  /* from one size to the next, >= 2 */
     int warmup;                  /* calls that are not counted, >= 1 */
-    int calls;                   /* 0: as many as half a second takes */
+    int calls;                   /* 0: as many as a quarter of a second holds */
 } lks__bench_config;
 
 /** For a group of `size`. Returns: LKS_OK; LKS_E_ARG with what is allowed. */

@@ -5,6 +5,10 @@
 
 #include "comm/collective.h"
 
+enum { LEAST_CALLS = 5, MOST_CALLS = 5000 };
+
+static const double SECONDS_OF_A_SIZE = 0.25;
+
 int lks__bench_rows(lks_collective collective, int size)
 {
     switch (collective) {
@@ -33,6 +37,19 @@ double lks__bench_bus_factor(lks_collective collective, int size)
     if (collective == LKS_ALL_REDUCE)
         return 2 * others;
     return lks__bench_rows(collective, size) == size ? others : 1;
+}
+
+int lks__bench_most_calls(const lks__bench_config *config)
+{
+    return config->calls > 0 ? config->calls : MOST_CALLS;
+}
+
+int lks__bench_calls(const lks__bench_config *config, double cycle_seconds)
+{
+    double wanted = SECONDS_OF_A_SIZE / (cycle_seconds > 0 ? cycle_seconds : 1);
+    if (config->calls > 0)
+        return config->calls;
+    return wanted < LEAST_CALLS ? LEAST_CALLS : wanted > MOST_CALLS ? MOST_CALLS : (int)wanted;
 }
 
 static int by_value(const void *a, const void *b)

@@ -27,6 +27,12 @@ size_t lks__bench_count(const lks_operation *operation, int size, size_t bytes);
  * hardware's (as in nccl-tests, doc/PERFORMANCE.md). */
 double lks__bench_bus_factor(lks_collective collective, int size);
 
+/** How many calls to measure, of which each takes so long, with all that belongs to it. */
+int lks__bench_calls(const lks__bench_config *config, double cycle_seconds);
+
+/** What lks__bench_calls returns at most. */
+int lks__bench_most_calls(const lks__bench_config *config);
+
 /** Fills in calls, times and rates from the seconds of each call, which are sorted. row->bytes is set. */
 void lks__bench_summarize(const lks__bench_config *config, int size, int calls, double *seconds,
                           lks__bench_row *row);

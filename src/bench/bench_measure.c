@@ -9,9 +9,7 @@
 #include "bench/bench_values.h"
 #include "comm/collective.h"
 
-enum { LEAST_CALLS = 5, MOST_CALLS = 5000, PAGE_BYTES = 4096 };
-
-static const double SECONDS_OF_A_SIZE = 0.5;
+enum { PAGE_BYTES = 4096 };
 
 typedef struct bench {
     lks_group *group;
@@ -20,7 +18,7 @@ typedef struct bench {
     lks_group_memory *memory; /* of the group; NULL: ordinary */
     char *ordinary;           /* NULL: of the group */
     void *in, *out;           /* the same for an operation in place */
-    double *seconds;          /* [MOST_CALLS or config->calls] */
+    double *seconds;          /* [lks__bench_most_calls()] */
     uint64_t call;            /* calls so far */
     lks_operation operation;  /* of the present size */
 } bench;
@@ -66,8 +64,7 @@ static lks_status bench_init(bench *b, lks_group *group, const lks__bench_config
     if (is_in_place(b))
         in_bytes = 0, out_bytes = row;
 
-    int calls = config->calls > 0 ? config->calls : MOST_CALLS;
-    b->seconds = lks__alloc_array(calls, sizeof *b->seconds, LKS__MEM_MISC);
+    b->seconds = lks__alloc_array(lks__bench_most_calls(config), sizeof *b->seconds, LKS__MEM_MISC);
     if (!config->group_memory)
         b->ordinary = lks__alloc(in_bytes + out_bytes, LKS__MEM_MISC);
     lks_status status = agree(
@@ -145,10 +142,7 @@ static lks_status warm_up(bench *b, int *calls)
     }
     if (status == LKS_OK)
         status = lks_group_all_reduce(b->group, &cycle_seconds, 1, LKS_F64, LKS_MAX);
-    double wanted = SECONDS_OF_A_SIZE / (cycle_seconds > 0 ? cycle_seconds : 1);
-    *calls = wanted < LEAST_CALLS ? LEAST_CALLS : wanted > MOST_CALLS ? MOST_CALLS : (int)wanted;
-    if (b->config->calls > 0)
-        *calls = b->config->calls;
+    *calls = lks__bench_calls(b->config, cycle_seconds);
     return status;
 }
 

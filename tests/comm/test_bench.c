@@ -324,7 +324,7 @@ static void every_operation_is_measured(void **state)
             }
 }
 
-static void calls_fill_half_a_second(member *self)
+static void calls_fill_the_time(member *self)
 {
     seen s = {0};
     EXPECT_OK(self, lks__bench_measure(self->group, self->context, keep_row, &s));
@@ -340,7 +340,7 @@ static void calls_are_counted_by_time(void **state)
                                 .max_bytes = 4,
                                 .factor = 2,
                                 .warmup = 2};
-    members_run(AS_THREADS, 2, calls_fill_half_a_second, &config);
+    members_run(AS_THREADS, 2, calls_fill_the_time, &config);
 }
 
 int main(void)
