@@ -195,3 +195,52 @@ const char *lks__signature_text(lks__signature signature, char out[LKS__OPERATIO
         lks__append(out, LKS__OPERATION_TEXT_BYTES, ")");
     return out;
 }
+
+/* ---- mismatches ---- */
+
+/* Those who have the signature of rank `first`, the first to have it: "rank 0, rank 2, ranks 4 to 7 and 3
+ * others". */
+static void append_ranks(int n, const lks__signature *signatures, int first, size_t capacity, char *text)
+{
+    enum { MOST_RUNS = 8 };
+    int n_runs = 0, n_others = 0;
+    for (int r = first, end; r < n; r = end + 1) {
+        for (end = r; end < n && lks__same_signature(signatures[end], signatures[first]); end++)
+            ;
+        if (end == r)
+            continue;
+        const char *separator = n_runs > 0 ? ", " : "";
+        if (n_runs++ >= MOST_RUNS)
+            n_others += end - r;
+        else if (end - r > 2)
+            lks__append(text, capacity, "%sranks %d to %d", separator, r, end - 1);
+        else if (end - r == 2)
+            lks__append(text, capacity, "%srank %d, rank %d", separator, r, r + 1);
+        else
+            lks__append(text, capacity, "%srank %d", separator, r);
+    }
+    if (n_others > 0)
+        lks__append(text, capacity, " and %d %s", n_others, n_others == 1 ? "other" : "others");
+}
+
+const char *lks__mismatch_text(int n, const lks__signature *signatures, size_t capacity, char *text)
+{
+    const size_t most_bytes = LKS__OPERATION_TEXT_BYTES + 10 * 24 + 16; /* of one signature and its ranks */
+    text[0] = '\0';
+    for (int r = 0; r < n; r++) {
+        int first = 0;
+        while (!lks__same_signature(signatures[first], signatures[r]))
+            first++;
+        if (first < r)
+            continue; /* told with the first that has it */
+        lks__append(text, capacity, "%s", r > 0 ? "; " : "");
+        if (strlen(text) + most_bytes > capacity) {
+            lks__append(text, capacity, "and others");
+            break;
+        }
+        char operation[LKS__OPERATION_TEXT_BYTES];
+        append_ranks(n, signatures, r, capacity, text);
+        lks__append(text, capacity, ": %s", lks__signature_text(signatures[r], operation));
+    }
+    return text;
+}

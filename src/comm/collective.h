@@ -75,4 +75,14 @@ lks__signature lks__operation_signature(const lks_operation *operation);
 /** "all_reduce(sum, f32, 1000)". Any signature is fine, one from damaged memory too. Returns out. */
 const char *lks__signature_text(lks__signature signature, char out[LKS__OPERATION_TEXT_BYTES]);
 
+static inline bool lks__same_signature(lks__signature a, lks__signature b)
+{
+    return a.what == b.what && a.count == b.count;
+}
+
+/** What each of n members asked for: "rank 0, rank 2: barrier; ranks 3 to 7: all_reduce(sum, f32, 10)". Every
+ * signature once, with those who have it, in the order of the first of them; what does not fit is "and
+ * others". Returns text. */
+const char *lks__mismatch_text(int n, const lks__signature *signatures, size_t capacity, char *text);
+
 #endif

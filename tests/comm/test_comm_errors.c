@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Arguments that are refused, members that ask for different things, leave, or don't come. */
+/* Arguments that are refused, members that leave, or don't come. */
 #define _GNU_SOURCE /* memfd_create */
 
 #include "check.h"
@@ -75,8 +75,6 @@ static void bad_configs_are_refused(void **state)
     lks_group_memory_destroy(NULL);
 }
 
-/* ---- mismatches ---- */
-
 static double buffer_of_rank[8][8 * 1000];
 
 static lks_status ask(lks_group *g, lks_operation operation)
@@ -88,102 +86,6 @@ static lks_status ask(lks_group *g, lks_operation operation)
 static lks_status ask_sum(lks_group *g)
 {
     return ask(g, (lks_operation){LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000, NULL, NULL});
-}
-
-static lks_status ask_memory(lks_group *g)
-{
-    lks_group_memory *memory;
-    return lks_group_memory_create(g, 100, &memory);
-}
-
-#define FIELDS(...)                                                                                          \
-    {                                                                                                        \
-        __VA_ARGS__, NULL, NULL                                                                              \
-    }
-
-static const struct mismatch {
-    lks_operation most, last; /* of ranks 0 and 1, of rank 2 */
-    const char *most_text, *last_text;
-} mismatches[] = {
-    /* the operation */
-    {FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_BARRIER, LKS_F32, LKS_SUM, 0, 0),
-     "all_reduce(sum, f32, 1000)", "barrier"},
-    {FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_GATHER, LKS_F32, LKS_SUM, 0, 1000),
-     "all_reduce(sum, f32, 1000)", "all_gather(f32, 1000)"},
-    {FIELDS(LKS_SCATTER, LKS_U8, LKS_SUM, 1, 9), FIELDS(LKS_GATHER, LKS_U8, LKS_SUM, 1, 9),
-     "scatter(u8, 9, root 1)", "gather(u8, 9, root 1)"},
-    {FIELDS(LKS_ALL_TO_ALL, LKS_U8, LKS_SUM, 0, 9), FIELDS(LKS_ALL_GATHER, LKS_U8, LKS_SUM, 0, 9),
-     "all_to_all(u8, 9)", "all_gather(u8, 9)"},
-    /* what is done with the elements */
-    {FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_MAX, 0, 1000),
-     "all_reduce(sum, f32, 1000)", "all_reduce(max, f32, 1000)"},
-    {FIELDS(LKS_REDUCE, LKS_BF16, LKS_MIN, 2, 7), FIELDS(LKS_REDUCE, LKS_BF16, LKS_PROD, 2, 7),
-     "reduce(min, bf16, 7, root 2)", "reduce(prod, bf16, 7, root 2)"},
-    {FIELDS(LKS_REDUCE_SCATTER, LKS_F64, LKS_SUM, 0, 5), FIELDS(LKS_REDUCE_SCATTER, LKS_F64, LKS_MEAN, 0, 5),
-     "reduce_scatter(sum, f64, 5)", "reduce_scatter(mean, f64, 5)"},
-    /* the type */
-    {FIELDS(LKS_ALL_REDUCE, LKS_F64, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000),
-     "all_reduce(sum, f64, 1000)", "all_reduce(sum, f32, 1000)"},
-    {FIELDS(LKS_ALL_TO_ALL, LKS_I32, LKS_SUM, 0, 3), FIELDS(LKS_ALL_TO_ALL, LKS_I64, LKS_SUM, 0, 3),
-     "all_to_all(i32, 3)", "all_to_all(i64, 3)"},
-    {FIELDS(LKS_GATHER, LKS_BF16, LKS_SUM, 0, 0), FIELDS(LKS_GATHER, LKS_U8, LKS_SUM, 0, 0),
-     "gather(bf16, 0, root 0)", "gather(u8, 0, root 0)"},
-    /* the count */
-    {FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 999),
-     "all_reduce(sum, f32, 1000)", "all_reduce(sum, f32, 999)"},
-    {FIELDS(LKS_ALL_GATHER, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_ALL_GATHER, LKS_F32, LKS_SUM, 0, 0),
-     "all_gather(f32, 1000)", "all_gather(f32, 0)"},
-    /* the root */
-    {FIELDS(LKS_BROADCAST, LKS_F32, LKS_SUM, 0, 1000), FIELDS(LKS_BROADCAST, LKS_F32, LKS_SUM, 1, 1000),
-     "broadcast(f32, 1000, root 0)", "broadcast(f32, 1000, root 1)"},
-    {FIELDS(LKS_REDUCE, LKS_F32, LKS_SUM, 0, 1), FIELDS(LKS_REDUCE, LKS_F32, LKS_SUM, 2, 1),
-     "reduce(sum, f32, 1, root 0)", "reduce(sum, f32, 1, root 2)"},
-    {FIELDS(LKS_GATHER, LKS_F32, LKS_SUM, 1, 1), FIELDS(LKS_GATHER, LKS_F32, LKS_SUM, 2, 1),
-     "gather(f32, 1, root 1)", "gather(f32, 1, root 2)"},
-    {FIELDS(LKS_SCATTER, LKS_F32, LKS_SUM, 1, 1), FIELDS(LKS_SCATTER, LKS_F32, LKS_SUM, 0, 1),
-     "scatter(f32, 1, root 1)", "scatter(f32, 1, root 0)"},
-};
-
-static void asks_differently(member *self)
-{
-    const struct mismatch *m = self->context;
-    char text[256];
-    snprintf(text, sizeof text,
-             "the members asked for different operations (collective 2): rank 0, rank 1: %s; rank 2: %s",
-             m->most_text, m->last_text);
-    EXPECT_OK(self, lks_group_barrier(self->group));
-    EXPECT_FAILS(self, ask(self->group, self->rank == 2 ? m->last : m->most), LKS_E_MISMATCH, text);
-    /* and so does every call after it */
-    EXPECT_FAILS(self, lks_group_barrier(self->group), LKS_E_MISMATCH, text);
-    EXPECT_FAILS(self, ask_memory(self->group), LKS_E_MISMATCH, text);
-}
-
-/* The same two operations in another order. */
-static void asks_in_another_order(member *self)
-{
-    static const lks_operation first = FIELDS(LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 100);
-    static const lks_operation second = FIELDS(LKS_BROADCAST, LKS_F32, LKS_SUM, 0, 100);
-    EXPECT_OK(self, ask(self->group, first));
-    EXPECT_FAILS(self, ask(self->group, self->rank == 0 ? second : first), LKS_E_MISMATCH,
-                 "rank 0: broadcast(f32, 100, root 0); rank 1, rank 2: all_reduce(sum, f32, 100)");
-}
-
-static void asks_for_memory_or_a_sum(member *self)
-{
-    EXPECT_FAILS(self, self->rank < 2 ? ask_memory(self->group) : ask_sum(self->group), LKS_E_MISMATCH,
-                 "rank 0, rank 1: memory_create; rank 2: all_reduce(sum, f32, 1000)");
-}
-
-static void mismatches_are_told_to_all(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < sizeof mismatches / sizeof mismatches[0]; i++)
-        for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++)
-            members_run((member_kind)kind, 3, asks_differently, &mismatches[i]);
-    for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++) {
-        members_run((member_kind)kind, 3, asks_in_another_order, NULL);
-        members_run((member_kind)kind, 3, asks_for_memory_or_a_sum, NULL);
-    }
 }
 
 /* ---- leaving ---- */
@@ -264,7 +166,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_arguments_are_refused_without_harm),
         cmocka_unit_test(bad_configs_are_refused),
-        cmocka_unit_test(mismatches_are_told_to_all),
         cmocka_unit_test(a_member_that_left_is_named),
         cmocka_unit_test(leaving_after_the_last_operation_is_fine),
         cmocka_unit_test(a_late_member_is_named),

@@ -151,36 +151,6 @@ static void posting_has_rules(void **state)
     on_all(rules);
 }
 
-/* The same two requests, posted in another order by one member. */
-static void other_order(member *self)
-{
-    float x[4] = {0};
-    lks_request *a, *b;
-    lks_operation first = {LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 4, x, x};
-    lks_operation second = {LKS_ALL_REDUCE, LKS_F32, LKS_SUM, 0, 3, x, x};
-    const char *text = "rank 0, rank 1: all_reduce(sum, f32, 4); rank 2: all_reduce(sum, f32, 3)";
-    EXPECT_OK(self, lks_request_create(self->group, self->rank == 2 ? &second : &first, &a));
-    EXPECT_OK(self, lks_request_create(self->group, self->rank == 2 ? &first : &second, &b));
-    lks_status status = lks_request_post(a); /* the last one to come finds out at once */
-    if (status == LKS_OK)
-        status = lks_request_post(b);
-    EXPECT(self, status == LKS_OK || status == LKS_E_MISMATCH, "post: %s", lks_status_name(status));
-    EXPECT_FAILS(self, lks_request_wait(b), LKS_E_MISMATCH, text);
-    EXPECT_FAILS(self, lks_request_wait(a), LKS_E_MISMATCH, text);
-    EXPECT_FAILS(self, lks_request_test(a), LKS_E_MISMATCH, text);
-    EXPECT_FAILS(self, lks_request_post(a), LKS_E_MISMATCH, text);
-    EXPECT_FAILS(self, lks_group_barrier(self->group), LKS_E_MISMATCH, text);
-    lks_request_destroy(a);
-    lks_request_destroy(b);
-}
-
-static void another_order_is_told_to_all(void **state)
-{
-    (void)state;
-    members_run(AS_THREADS, 3, other_order, NULL);
-    members_run(AS_PROCESSES, 3, other_order, NULL);
-}
-
 /* Who only tests has the deadline too. */
 static void testing_for_ever_is_not_possible(void **state)
 {
@@ -214,7 +184,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_are_posted_many_times),
         cmocka_unit_test(posting_has_rules),
-        cmocka_unit_test(another_order_is_told_to_all),
         cmocka_unit_test(testing_for_ever_is_not_possible),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

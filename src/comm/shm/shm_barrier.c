@@ -2,16 +2,12 @@
 /* The barrier: every member posts the signature of its operation and adds one to the word; the last to come
  * compares the signatures and moves the word to the next generation. See comm/README.md. */
 #include <sched.h>
-#include <stdio.h>
 
 #include "base/machine.h"
-#include "base/text.h"
 #include "comm/shm/shm_blame.h"
 #include "comm/shm/shm_wait.h"
 
 enum { LOOKS_PER_CLOCK = 64 }; /* pauses between two looks at the clock */
-
-/* ---- texts ---- */
 
 static lks__signature signature_of(const lks__shm_member *self, int rank)
 {
@@ -21,43 +17,18 @@ static lks__signature signature_of(const lks__shm_member *self, int rank)
                             atomic_load_explicit(&slot->count, memory_order_acquire)};
 }
 
-static bool same(lks__signature a, lks__signature b)
-{
-    return a.what == b.what && a.count == b.count;
-}
-
-/* "rank 0, rank 2: barrier; rank 1: all_reduce(sum, f32, 10)": each signature once, with those who posted it.
- */
-static void describe_mismatch(const lks__shm_member *self, char *text, size_t capacity)
-{
-    const char *separator = "";
-    text[0] = '\0';
-    for (int r = 0; r < self->group.size; r++) {
-        lks__signature signature = signature_of(self, r);
-        int first = 0;
-        while (!same(signature_of(self, first), signature))
-            first++;
-        if (first < r)
-            continue; /* told with the first that posted it */
-        for (int other = r; other < self->group.size; other++) {
-            if (same(signature_of(self, other), signature))
-                lks__append(text, capacity, "%srank %d", other == r ? separator : ", ", other);
-        }
-        char operation[LKS__OPERATION_TEXT_BYTES];
-        lks__append(text, capacity, ": %s", lks__signature_text(signature, operation));
-        separator = "; ";
-    }
-}
-
 /* ---- two of the ways in which a barrier fails; the third is a deadline ---- */
 
 static void poison_mismatch(lks__shm_member *self)
 {
-    char text[LKS__SHM_TEXT_BYTES];
-    describe_mismatch(self, text, sizeof text);
+    char text[LKS__SHM_TEXT_BYTES - 128];
+    lks__signature signatures[LKS_GROUP_MAX_SIZE];
+    for (int r = 0; r < self->group.size; r++)
+        signatures[r] = signature_of(self, r);
     lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_MISMATCH,
                     "the members asked for different operations (collective %llu): %s",
-                    (unsigned long long)self->n_collectives + 1, text);
+                    (unsigned long long)self->n_collectives + 1,
+                    lks__mismatch_text(self->group.size, signatures, sizeof text, text));
 }
 
 static void poison_left(lks__shm_member *self)
@@ -99,7 +70,7 @@ static bool signatures_agree(const lks__shm_member *self)
 {
     lks__signature first = signature_of(self, 0);
     for (int r = 1; r < self->group.size; r++)
-        if (!same(signature_of(self, r), first))
+        if (!lks__same_signature(signature_of(self, r), first))
             return false;
     return true;
 }
@@ -204,7 +175,7 @@ uint32_t lks__shm_arrive(lks__shm_member *self, const lks_operation *operation)
     lks__shm_adopt_failure(self);
     lks__shm_slot *slot = lks__shm_slot_of(self, self->group.rank);
     lks__signature signature = lks__operation_signature(operation);
-    if (!same(signature, signature_of(self, self->group.rank))) {
+    if (!lks__same_signature(signature, signature_of(self, self->group.rank))) {
         /* release: see decide() */
         atomic_store_explicit(&slot->what, signature.what, memory_order_release);
         atomic_store_explicit(&slot->count, signature.count, memory_order_release);
