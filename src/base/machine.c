@@ -63,16 +63,23 @@ static int cgroup_quota(void)
     }
 }
 
-int lks__usable_cores(void)
+int lks__cores_of(int n, const pid_t *pids)
 {
-    cpu_set_t mask;
-    int cores = 1;
-    if (sched_getaffinity(0, sizeof mask, &mask) == 0)
-        cores = CPU_COUNT(&mask);
-    int quota = cgroup_quota();
+    cpu_set_t mask, all;
+    CPU_ZERO(&all);
+    for (int i = 0; i < n; i++)
+        if (sched_getaffinity(pids[i], sizeof mask, &mask) == 0) /* else it has ended */
+            CPU_OR(&all, &all, &mask);
+    int cores = CPU_COUNT(&all), quota = cgroup_quota();
     if (quota > 0 && quota < cores)
         cores = quota;
     return cores > 0 ? cores : 1;
+}
+
+int lks__usable_cores(void)
+{
+    const pid_t self = 0;
+    return lks__cores_of(1, &self);
 }
 
 int lks__group_cores(void)

@@ -4,6 +4,7 @@
 #define LKS_BASE_MACHINE_H
 
 #include <stdint.h>
+#include <sys/types.h>
 
 /** Nanoseconds of the monotonic clock. */
 int64_t lks__now_ns(void);
@@ -22,6 +23,10 @@ int lks__usable_cores(void);
 
 /** Cores that the members of a group on this machine may keep busy together, of which this process is one. */
 int lks__group_cores(void);
+
+/** Cores that these processes may keep busy together: all that any of them may use, and this one's cgroup's
+ * quota. A launcher may have given each its own (mpirun does), so that none knows of the others'. */
+int lks__cores_of(int n, const pid_t *pids);
 
 /** The largest resident size that this process has had. */
 int64_t lks__peak_memory_bytes(void);

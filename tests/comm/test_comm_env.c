@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What launchers set, as rows: the variables, and what comes of them. */
+#define _GNU_SOURCE /* sched_setaffinity, memfd_create */
+
 #include "check.h"
 
+#include <sched.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <lockstep/group.h>
 
@@ -136,9 +142,55 @@ static void members_spin_where_each_has_a_core(void **state)
     unsetenv(LKS__PINNED_VARIABLE);
 }
 
+/* A process of two that may use one core only: `cpu`. Ends with 0 when it waits as `spins` says. */
+static _Noreturn void pinned_member(lks_group_config config, int cpu, bool spins)
+{
+    cpu_set_t one;
+    lks_group *group;
+    CPU_ZERO(&one);
+    CPU_SET((size_t)cpu, &one);
+    bool good = sched_setaffinity(0, sizeof one, &one) == 0 && lks_group_create(&config, &group) == LKS_OK &&
+                lks__shm_member_of(group)->has_core == spins && lks_group_barrier(group) == LKS_OK;
+    _exit(good ? 0 : 1);
+}
+
+static void check_pinned(const int cpus[2], bool spin)
+{
+    pid_t pids[2];
+    lks_group_config config = {.size = 2, .timeout_s = 10, .fd = memfd_create("pinned", 0)};
+    for (config.rank = 0; config.rank < 2; config.rank++) {
+        fflush(NULL);
+        pids[config.rank] = fork();
+        if (pids[config.rank] == 0)
+            pinned_member(config, cpus[config.rank], spin);
+    }
+    for (int r = 0; r < 2; r++) {
+        int how;
+        CHECK_INT(waitpid(pids[r], &how, 0), pids[r]);
+        CHECK_INT(how, 0);
+    }
+    close(config.fd);
+}
+
+/* As mpirun does it, which says nothing of it to the processes. */
+static void members_see_which_cores_the_others_have(void **state)
+{
+    (void)state;
+    cpu_set_t all;
+    int cpus[2], n = 0;
+    CHECK_INT(sched_getaffinity(0, sizeof all, &all), 0);
+    for (int cpu = 0; cpu < CPU_SETSIZE && n < 2; cpu++)
+        if (CPU_ISSET((size_t)cpu, &all))
+            cpus[n++] = cpu;
+    check_pinned((const int[]){cpus[0], cpus[0]}, false);
+    if (n == 2 && lks__usable_cores() > 1)
+        check_pinned(cpus, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_row),
+                                       cmocka_unit_test(members_see_which_cores_the_others_have),
                                        cmocka_unit_test(members_spin_where_each_has_a_core)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

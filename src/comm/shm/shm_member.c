@@ -211,6 +211,16 @@ static lks_status wait_for_earlier_group(lks__shm_member *self)
     }
 }
 
+/* Whether all can wait without taking a core from one that works, now that their numbers are known. */
+static bool each_has_core(const lks__shm_member *self)
+{
+    pid_t pids[LKS_GROUP_MAX_SIZE];
+    for (int r = 0; r < self->group.size; r++)
+        pids[r] = atomic_load_explicit(&lks__shm_slot_of(self, r)->pid,
+                                       memory_order_relaxed); /* see barrier */
+    return self->group.size <= lks__cores_of(self->group.size, pids);
+}
+
 /* Two barriers: after the first all process numbers are known, after the second everybody watches everybody.
  */
 static lks_status join(lks__shm_member *self)
@@ -220,6 +230,8 @@ static lks_status join(lks__shm_member *self)
         status = lks__shm_claim_slot(self);
     if (status == LKS_OK)
         status = lks__shm_barrier(self, &create_operation);
+    if (status == LKS_OK)
+        self->has_core = self->has_core || each_has_core(self);
     if (status == LKS_OK)
         status = lks__watcher_start(self, &self->watcher);
     if (status == LKS_OK)
