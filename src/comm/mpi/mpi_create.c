@@ -156,10 +156,11 @@ static lks_status agree(meeting *m, lks_status status)
 static lks_status read_ranks_per_node(int64_t *out)
 {
     const char *text = secure_getenv("LOCKSTEP_RANKS_PER_NODE");
-    *out = LKS_GROUP_MAX_SIZE;
-    if (text != NULL && (!lks__parse_i64(text, out) || *out < 1))
+    int64_t ranks = LKS_GROUP_MAX_SIZE;
+    if (text != NULL && (!lks__parse_i64(text, &ranks) || ranks < 1))
         return lks__fail(LKS_E_ARG, "LOCKSTEP_RANKS_PER_NODE is \"%s\"; it must be a whole number above 0",
                          text);
+    *out = ranks;
     return LKS_OK;
 }
 
@@ -221,7 +222,7 @@ static lks_status create(meeting *m, lks_group **out)
 
 lks_status lks__mpi_create_on(lks__wire *wire, const lks_group_config *config, lks_group **out)
 {
-    meeting m = {.wire = wire, .config = config};
+    meeting m = {.wire = wire, .config = config, .ranks_per_node = LKS_GROUP_MAX_SIZE};
     *out = NULL;
     lks_status status = create(&m, out);
     if (m.wire != NULL)
