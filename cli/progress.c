@@ -169,6 +169,19 @@ static void print_times(const lks_train_times *times)
     for (int i = 0; i < N; i++)
         printf("  %-20s %8.2f s  %5.1f %%\n", rows[i].what, rows[i].seconds,
                sum > 0 ? 100 * rows[i].seconds / sum : 0);
+    if (times->exchange > 0)
+        printf("  %-20s %8.2f s, %.1f %% of it hidden behind backward\n", "between machines", times->exchange,
+               100 * (1 - times->exposed / times->exchange));
+}
+
+/* A copy that differs fails the run. */
+static void print_copies(const lks_train_result *result)
+{
+    if (result->machines > 1)
+        printf("  %-20s %d, one on each machine; compared %" PRId64 " times, always equal\n",
+               "copies of parameters", result->machines, result->comparisons);
+    else
+        printf("  %-20s 1, on one machine\n", "copies of parameters");
 }
 
 void progress_print_result(const lks_train_result *result, double seconds)
@@ -186,5 +199,6 @@ void progress_print_result(const lks_train_result *result, double seconds)
     printf("  %-20s %.2f s\n", "whole command", seconds);
     printf("  %-20s %s (hash %016" PRIx64 ")\n", "parameters",
            grouped((double)result->parameters, parameters), result->parameters_hash);
+    print_copies(result);
     print_times(&result->times);
 }

@@ -27,6 +27,9 @@ typedef struct lks_train_times {
     double optimizer;        /* updating parameters, gradient norm */
     double checkpoint;       /* between steps: copying the state for a checkpoint, and waiting where the one
                                 before is still being written */
+    /* over several machines, else 0: */
+    double exchange; /* that gradients were under way between them, as far as this member has seen */
+    double exposed;  /* of it, what it was waited for; in wait as well. The rest was hidden behind backward */
 } lks_train_times;
 
 /** How a run is going; handed to the callback on every member. */
@@ -61,6 +64,8 @@ typedef struct lks_train_result {
     double first_step_seconds; /* from the creation of the trainer to the end of the first step */
     int64_t parameters;        /* number of trained values */
     uint64_t parameters_hash;  /* XXH64 of all parameters in the plain layout, in graph order */
+    int machines;              /* each with a copy of the parameters, which its processes share */
+    int64_t comparisons;       /* of the copies, all equal; 0: there is one */
     int64_t peak_memory_bytes; /* of this process: resident, program and libraries included */
     lks_plan_memory
         memory; /* allocated by this process at the end of the run; by rank 0 with what is shared */
@@ -98,22 +103,24 @@ typedef struct lks_trainer_config {
     double clip_value; /* the gradient's elements are brought into +-clip_value, before clip_norm; 0: they are
                           not */
     lks_on_divergence on_divergence;
-    int64_t seed;                   /* of the initial parameters, of the sampler and of dropout */
-    int threads;                    /* compute threads of this member; 1 */
-    const char *init_path;          /* safetensors file to start from; NULL: initialise from the seed */
-    const char *resume_path;        /* checkpoint to go on from, of a run with the same plan on any number of
-                                       processes, or with another plan on the same data, where this one has its
-                                       origin; NULL: begin */
-    const char *output_path;        /* run directory; must not exist, or with resume_path be that of the
-                                       checkpoint's run, which is continued; NULL: write nothing */
-    bool overwrite;                 /* replace an earlier run in output_path */
-    const char *config_yaml;        /* stored in the run directory; NULL: none */
-    const char *changes;            /* with resume_path: the settings that the run goes on with instead of the
-                                       checkpoint's, a JSON object on one line, for metrics.jsonl; config_yaml
-                                       and the plan then become the run directory's. NULL: none */
-    int64_t metrics_every_steps;    /* lines in metrics.jsonl; 10 */
-    int64_t hashes_every_steps;     /* entries of hashes.jsonl; 100 */
-    int64_t checkpoint_every_steps; /* 0: not by steps; a stop leaves a checkpoint anyway */
+    int64_t seed;                /* of the initial parameters, of the sampler and of dropout */
+    int threads;                 /* compute threads of this member; 1 */
+    const char *init_path;       /* safetensors file to start from; NULL: initialise from the seed */
+    const char *resume_path;     /* checkpoint to go on from, of a run with the same plan on any number of
+                                    processes, or with another plan on the same data, where this one has its
+                                    origin; NULL: begin */
+    const char *output_path;     /* run directory; must not exist, or with resume_path be that of the
+                                    checkpoint's run, which is continued; NULL: write nothing */
+    bool overwrite;              /* replace an earlier run in output_path */
+    const char *config_yaml;     /* stored in the run directory; NULL: none */
+    const char *changes;         /* with resume_path: the settings that the run goes on with instead of the
+                                    checkpoint's, a JSON object on one line, for metrics.jsonl; config_yaml
+                                    and the plan then become the run directory's. NULL: none */
+    int64_t metrics_every_steps; /* lines in metrics.jsonl; 10 */
+    int64_t hashes_every_steps;  /* entries of hashes.jsonl; over several machines their copies of the
+                                    parameters are compared as often, and when an epoch ends; 100 */
+    int64_t bucket_bytes;        /* over several machines: gradients are sent when so many are final; 4 MiB */
+    int64_t checkpoint_every_steps;  /* 0: not by steps; a stop leaves a checkpoint anyway */
     double checkpoint_every_seconds; /* the first step that ends so long after the last one; 0: not by time */
     int64_t checkpoint_every_epochs; /* 0: not by epochs */
     lks_checkpoint_best checkpoint_best; /* kept besides as checkpoints/best.safetensors */
@@ -139,7 +146,8 @@ LKS_API lks_status lks_trainer_create(const lks_trainer_config *config, lks_trai
 /** Trains to the end of the plan, or until it is stopped, evaluating after each epoch. A trainer runs once.
  *
  * Collective. Returns: LKS_OK (also when stopped: see stopped); LKS_E_EXISTS (run directory);
- * LKS_E_NOT_FINITE; LKS_E_IO; failures of the group.
+ * LKS_E_NOT_FINITE; LKS_E_MISMATCH (the machines' copies of the parameters differ); LKS_E_IO; failures of the
+ * group.
  */
 LKS_API lks_status lks_trainer_run(lks_trainer *trainer, lks_train_result *out) LKS_MUST_USE;
 

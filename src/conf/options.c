@@ -217,11 +217,15 @@ const lks__option lks__options[] = {
     {"comm.timeout", FLOAT(comm_timeout_s), .range = {.min = 0.001, .max = 1e9},
      .default_text = "300", .unit = "seconds",
      .doc = "how long a process waits for another before it gives up"},
+    {"comm.bucket_bytes", COUNT(bucket_bytes), .default_text = "4194304", .unit = "bytes",
+     .doc = "on several machines: gradients are sent as soon as backward has finished so many, or the first layer; "
+            "a tensor is sent whole"},
     {"metrics.every_steps", COUNT(metrics_every_steps), .default_text = "10", .unit = "steps",
      .doc = "steps between two lines of metrics.jsonl"},
     {"hashes.every_steps", COUNT(hashes_every_steps), .default_text = "100", .unit = "steps",
      .doc = "steps between two entries of hashes.jsonl, besides the initial and the final parameters; `lockstep "
-            "compare` finds where two runs part"},
+            "compare` finds where two runs part. On several machines their copies of the parameters are compared "
+            "as often"},
     {"checkpoint.every_steps", COUNT(checkpoint_every_steps), .default_doc = "not set", .unit = "steps",
      .doc = "steps between two checkpoints, which --resume goes on from; a run that is stopped leaves one anyway"},
     {"checkpoint.every_seconds", FLOAT(checkpoint_every_seconds), BETWEEN(0, 1e9), .default_text = "0",

@@ -109,16 +109,17 @@ static lks_status find_bad_gradient(lks_trainer *t, const lks__position *positio
 }
 
 /* The gradient was used before all of it was known, so its leaves can't be run again; but the sum over the
- * own ones is still in the arena. */
+ * own ones is still in the arena, or, over several machines, the sum over all. */
 static void look_for_bad_gradient(lks_trainer *t, const lks__position *position, finding *found)
 {
-    int64_t m = t->config.plan->leaves_per_process;
+    bool own = lks__reducer_keeps_own_sum(t->reducer);
+    int64_t m = own ? t->config.plan->leaves_per_process : t->config.plan->leaves;
     const char *name = find_in_arena(t, lks__reducer_leaf(t->reducer));
     if (name == NULL)
         return;
     if (m == 1)
         take_leaf(t, position, t->rank, found);
-    found->first_leaf = t->rank * m;
+    found->first_leaf = own ? t->rank * m : 0;
     found->last_leaf = found->first_leaf + m - 1;
     snprintf(found->value, sizeof found->value, "the gradient of \"%s\"", name);
 }

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "train/checkpoint_writer.h"
+#include "train/copies.h"
 #include "train/resume.h"
 
 enum { MOST_ROLLBACKS = 3 }; /* to one checkpoint */
@@ -133,7 +134,9 @@ static lks_status roll_back(lks_trainer *t, lks__position *position, lks__step_r
         status = stop(t, position, result);
         return status == LKS_E_NOT_FINITE ? lks__error_hint(status, "%s", why) : status;
     }
-    status = lks_group_broadcast(t->config.group, &from, sizeof from, LKS_U8, 0);
+    status = lks__copies_share(t, true);
+    if (status == LKS_OK)
+        status = lks_group_broadcast(t->config.group, &from, sizeof from, LKS_U8, 0);
     if (status != LKS_OK)
         return status;
     snprintf(action, sizeof action, "parameters are those of the checkpoint of step %" PRId64 " again",

@@ -11,6 +11,7 @@
 #include "plan/epoch.h"
 #include "train/checkpoint_rules.h"
 #include "train/checkpoint_writer.h"
+#include "train/copies.h"
 #include "train/guard.h"
 #include "train/trainer.h"
 
@@ -165,9 +166,10 @@ static lks_status advance(lks_trainer *t, run *r, lks__step_result *step)
     note_stop(t, r, step);
     if (with_metrics && step->trouble == LKS__TROUBLE_NONE)
         log_step(t, r, step);
-    if (is_hash_due(t, &r->position))
-        return lks__log_hashes(t, r->position.step, r->position.samples);
-    return LKS_OK;
+    if (!is_hash_due(t, &r->position))
+        return LKS_OK;
+    status = lks__copies_compare(t, r->position.step);
+    return status == LKS_OK ? lks__log_hashes(t, r->position.step, r->position.samples) : status;
 }
 
 static lks_status log_epoch(lks_trainer *t, const run *r, const lks_train_progress *progress)
@@ -193,19 +195,25 @@ static void report_step(const lks_trainer *t, const run *r, const lks__step_resu
     report(t, &progress);
 }
 
+/* A test loss that is not finite is an error: there is no model any more, and it must not pass for one. */
+static lks_status evaluate(lks_trainer *t, const run *r, double lr, lks_train_progress *progress)
+{
+    lks_status status = lks__evaluate(t, &progress->test_loss, &progress->test_accuracy);
+    if (status == LKS_OK && !isfinite(progress->test_loss))
+        status = lks__diagnose_test(t, &r->position, lr);
+    return status;
+}
+
 /* Evaluates, logs and reports the end of an epoch, or of a run that ends within one. */
 static lks_status end_epoch(lks_trainer *t, run *r, const lks__step_result *step)
 {
     lks_train_progress progress = progress_of(r, step);
     progress.epoch_end = true;
-    if (t->config.test_set != NULL) {
-        lks_status status = lks__evaluate(t, &progress.test_loss, &progress.test_accuracy);
-        if (status == LKS_OK &&
-            !isfinite(progress.test_loss)) /* no model any more: it must not pass for one */
-            status = lks__diagnose_test(t, &r->position, step->lr);
-        if (status != LKS_OK)
-            return status;
-    }
+    lks_status status = lks__copies_compare(t, r->position.step);
+    if (status == LKS_OK && t->config.test_set != NULL)
+        status = evaluate(t, r, step->lr, &progress);
+    if (status != LKS_OK)
+        return status;
     r->result.test_loss = progress.test_loss;
     r->result.test_accuracy = progress.test_accuracy;
     report(t, &progress);
@@ -259,7 +267,9 @@ static lks_status hand_over(lks_trainer *t, run *r, unsigned files)
 static lks_status save_checkpoint(lks_trainer *t, run *r, unsigned files)
 {
     int64_t start = lks__now_ns();
-    lks_status status = lks__agree(t->config.group, hand_over(t, r, files));
+    lks_status status = lks__copies_compare(t, r->position.step); /* what differs is not worth keeping */
+    if (status == LKS_OK)
+        status = lks__agree(t->config.group, hand_over(t, r, files));
     t->times.checkpoint += lks__seconds_since(start);
     return status;
 }
@@ -362,6 +372,10 @@ static lks_status finish(lks_trainer *t, run *r)
     result->times.wait = reducer.wait;
     result->times.reduce = reducer.reduce;
     result->times.optimizer = reducer.block;
+    result->times.exchange = reducer.exchange;
+    result->times.exposed = reducer.exposed;
+    result->machines = t->machines;
+    result->comparisons = t->comparisons;
     status = lks__params_hash(t, &result->parameters_hash);
     bool stopped = result->stopped != LKS_STOP_NONE;
     if (status == LKS_OK && !stopped && !is_hash_due(t, &r->position))

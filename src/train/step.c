@@ -19,22 +19,34 @@ static void prefetch_after(lks_trainer *t, const lks__position *position, int64_
     lks__dataset_prefetch(t->config.train_set, n, t->indices);
 }
 
-/* The squared norm of a gradient as docs/numerics.md has it: blocks, then tensors, in trees. */
-static double norm2_of(lks_trainer *t, const float *grads)
+/* The squared norm of a tensor's gradient as docs/numerics.md has it: blocks in a tree. */
+static double norm2_of(lks_trainer *t, const lks__param *param, const float *grads)
 {
-    double *tensors = t->tensor_values[LKS__GRAD_NORM2];
-    int n = lks__network_n_params(t->network);
-    for (int i = 0; i < n; i++) {
-        const lks__param *param = lks__network_param(t->network, i);
-        int64_t n_blocks = 0;
-        for (int64_t at = 0; at < param->arena_elems; at += LKS__BLOCK_ELEMS, n_blocks++) {
-            int64_t rest = param->arena_elems - at;
-            t->block_norm2[n_blocks] = lks__block_norm2(
-                grads + param->offset_elems + at, rest < LKS__BLOCK_ELEMS ? rest : LKS__BLOCK_ELEMS, 1.0f);
-        }
-        tensors[i] = lks__tree_sum(t->block_norm2, n_blocks);
+    int64_t n_blocks = 0;
+    for (int64_t at = 0; at < param->arena_elems; at += LKS__BLOCK_ELEMS, n_blocks++) {
+        int64_t rest = param->arena_elems - at;
+        t->block_norm2[n_blocks] = lks__block_norm2(grads + param->offset_elems + at,
+                                                    rest < LKS__BLOCK_ELEMS ? rest : LKS__BLOCK_ELEMS, 1.0f);
     }
-    return lks__tree_sum(tensors, n);
+    return lks__tree_sum(t->block_norm2, n_blocks);
+}
+
+/* A leaf's gradient of a tensor is final. What is to be known of it is looked at first: it may be on its way
+ * to other machines afterwards. */
+static void on_gradient(void *context, int param)
+{
+    lks_trainer *t = context;
+    if (t->leaf_norm2 != NULL)
+        t->tensor_values[LKS__GRAD_NORM2][param] = norm2_of(t, lks__network_param(t->network, param),
+                                                            lks__reducer_leaf(t->reducer));
+    lks__reducer_tensor_ready(t->reducer, param);
+}
+
+/* The squared norm of the mean gradient of a leaf of n samples, tensors in a tree. */
+static double leaf_norm2(const lks_trainer *t, int64_t n)
+{
+    double sum = lks__tree_sum(t->tensor_values[LKS__GRAD_NORM2], lks__network_n_params(t->network));
+    return sum / ((double)n * (double)n);
 }
 
 int64_t lks__train_read_leaf(lks_trainer *t, const lks__position *position, int64_t leaf)
@@ -57,15 +69,15 @@ static lks_status run_leaf(lks_trainer *t, const lks__position *position, int64_
     t->times.data += (double)(read - start) * 1e-9;
 
     lks__loss loss = {0};
-    float *grads = lks__reducer_leaf(t->reducer);
     lks_status status = LKS_OK;
     if (n > 0)
         status = lks__network_forward(t->network, n, t->params,
                                       &(lks__draw){t->config.seed, position->step, leaf}, &loss);
     if (n > 0 && status == LKS_OK)
-        status = lks__network_backward(t->network, n, t->params, grads, NULL, NULL);
+        status = lks__network_backward(t->network, n, t->params, lks__reducer_leaf(t->reducer), on_gradient,
+                                       t);
     if (t->leaf_norm2 != NULL)
-        t->leaf_norm2[own_leaf] = n > 0 ? norm2_of(t, grads) / ((double)n * (double)n) : 0.0;
+        t->leaf_norm2[own_leaf] = n > 0 ? leaf_norm2(t, n) : 0.0;
     lks__reducer_leaf_done(t->reducer, n == 0);
     t->leaf_loss[own_leaf] = loss.loss_sum;
     t->leaf_correct[own_leaf] = (double)loss.n_correct;

@@ -315,6 +315,7 @@ lks_status lks_train(const lks_config *config, lks_group *group, const lks_train
             .changes = j.changes,
             .metrics_every_steps = settings->metrics_every_steps,
             .hashes_every_steps = settings->hashes_every_steps,
+            .bucket_bytes = settings->bucket_bytes,
             .checkpoint_every_steps = settings->checkpoint_every_steps,
             .checkpoint_every_seconds = settings->checkpoint_every_seconds,
             .checkpoint_every_epochs = settings->checkpoint_every_epochs,

@@ -14,6 +14,7 @@
 #include "plan/plan_check.h"
 #include "train/checkpoint_rules.h"
 #include "train/checkpoint_writer.h"
+#include "train/copies.h"
 
 lks_trainer_config lks_trainer_config_default(void)
 {
@@ -22,6 +23,7 @@ lks_trainer_config lks_trainer_config_default(void)
         .threads = 1,
         .metrics_every_steps = 10,
         .hashes_every_steps = 100,
+        .bucket_bytes = LKS__BUCKET_BYTES,
         .checkpoint_keep = 3,
     };
 }
@@ -41,11 +43,13 @@ static lks_status check_config(const lks_trainer_config *c)
     if (info.n_samples != c->plan->n_samples)
         return lks__fail(LKS_E_ARG, "the plan is for %lld samples, the training set has %lld",
                          (long long)c->plan->n_samples, (long long)info.n_samples);
-    if (c->threads < 1 || c->metrics_every_steps < 1 || c->hashes_every_steps < 1)
-        return lks__fail(
-            LKS_E_ARG,
-            "threads is %d, metrics_every_steps %lld and hashes_every_steps %lld; all must be >= 1",
-            c->threads, (long long)c->metrics_every_steps, (long long)c->hashes_every_steps);
+    if (c->threads < 1 || c->metrics_every_steps < 1 || c->hashes_every_steps < 1 || c->bucket_bytes < 1)
+        return lks__fail(LKS_E_ARG,
+                         "threads is %d, metrics_every_steps %lld, hashes_every_steps %lld and bucket_bytes "
+                         "%lld; all must "
+                         "be >= 1",
+                         c->threads, (long long)c->metrics_every_steps, (long long)c->hashes_every_steps,
+                         (long long)c->bucket_bytes);
     if ((status = lks__checkpoint_check_config(c)) != LKS_OK)
         return status;
     if (!(c->max_seconds >= 0))
@@ -161,13 +165,15 @@ static lks_status allocate(lks_trainer *t)
     return t->config.plan->lr_rule == LKS_LR_ADASCALE ? allocate_gain(t) : LKS_OK;
 }
 
-/* Where the run begins. Rank 0's doing, which the agreement makes visible to all. Collective. */
+/* Where the run begins. Rank 0's doing. Collective. */
 static lks_status set_start(lks_trainer *t)
 {
     lks_status status = LKS_OK;
     if (t->rank == 0)
         status = t->config.resume_path != NULL ? lks__checkpoint_load(t) : lks__params_init(t);
     status = lks__agree(t->config.group, status);
+    if (status == LKS_OK)
+        status = lks__copies_share(t, t->config.resume_path != NULL);
     if (status != LKS_OK)
         return status;
     return lks_group_broadcast(t->config.group, &t->start, sizeof t->start, LKS_U8, 0);
@@ -203,7 +209,7 @@ static const char *const common_names[N_COMMON] = {
     "clipping or on_divergence",
     "training set or its normalisation",
     "test set or its normalisation",
-    "metrics_every_steps",
+    "metrics_every_steps, hashes_every_steps or bucket_bytes",
     "times of checkpoints, or which is the best",
     "model, processor or kernel library",
 };
@@ -218,6 +224,14 @@ static uint64_t hash_of_optimizer(const lks_optimizer_config *c)
     char text[256];
     snprintf(text, sizeof text, "%d %a %d %a %a %a %a %a %d", (int)c->kind, c->momentum, c->nesterov,
              c->weight_decay, c->beta1, c->beta2, c->epsilon, c->trust_coefficient, c->exclude_biases);
+    return hash_of_text(text);
+}
+
+static uint64_t hash_of_intervals(const lks_trainer_config *c)
+{
+    char text[96];
+    snprintf(text, sizeof text, "%lld %lld %lld", (long long)c->metrics_every_steps,
+             (long long)c->hashes_every_steps, (long long)c->bucket_bytes);
     return hash_of_text(text);
 }
 
@@ -266,7 +280,7 @@ static lks_status list_common(const lks_trainer *t, int64_t out[N_COMMON])
         (int64_t)hash_of_guards(&t->config),
         train_set,
         test_set,
-        t->config.metrics_every_steps,
+        (int64_t)hash_of_intervals(&t->config),
         (int64_t)lks__checkpoint_config_hash(&t->config),
         (int64_t)lks__network_fingerprint(t->network),
     };
@@ -293,17 +307,20 @@ static lks_status check_common(const lks_trainer *t)
     return lks__agree(t->config.group, status);
 }
 
-/* Parameters and optimizer state, once per machine, in rank 0's region. */
+/* Parameters and optimizer state, once per machine, in its first member's region. Collective. */
 static lks_status create_shared(lks_trainer *t)
 {
     int n_states = lks__optim_n_states(&t->config.optimizer);
     int64_t elems = lks__network_arena_elems(t->network);
-    size_t bytes = t->rank == 0 ? (size_t)elems * sizeof(float) * (size_t)(1 + n_states) : 0;
-    lks_status status = lks_group_memory_create(t->config.group, bytes, &t->shared);
+    bool first = lks_group_rank(t->node) == 0;
+    size_t bytes = first ? (size_t)elems * sizeof(float) * (size_t)(1 + n_states) : 0;
+    lks_status status = lks_group_memory_create(t->node, bytes, &t->shared);
+    if (t->machines > 1) /* one machine alone may be short of memory */
+        status = lks__agree(t->config.group, status);
     if (status != LKS_OK)
         return status;
     t->params = lks_group_memory_at(t->shared, 0);
-    t->params_bytes = t->rank == 0 ? elems * (int64_t)sizeof(float) : 0;
+    t->params_bytes = first ? elems * (int64_t)sizeof(float) : 0;
     t->states_bytes = n_states * t->params_bytes;
     lks__alloc_recount(t->params_bytes, LKS__MEM_COMM, LKS__MEM_PARAMS);
     lks__alloc_recount(t->states_bytes, LKS__MEM_COMM, LKS__MEM_OPTIMIZER);
@@ -326,7 +343,8 @@ static lks_status create_reducer(lks_trainer *t)
                                       .arena_elems = lks__network_arena_elems(t->network),
                                       .n_tensors = n,
                                       .tensors = tensors,
-                                      .leaves = t->config.plan->leaves_per_process};
+                                      .leaves = t->config.plan->leaves_per_process,
+                                      .bucket_bytes = t->config.bucket_bytes};
         status = lks__reducer_create(&config, &t->reducer);
         t->grads_bytes = status == LKS_OK ? config.arena_elems * (int64_t)sizeof(float) : 0;
         lks__alloc_recount(t->grads_bytes, LKS__MEM_COMM, LKS__MEM_GRADS);
@@ -354,6 +372,8 @@ lks_status lks_trainer_create(const lks_trainer_config *config, lks_trainer **ou
         goto fail;
     if ((status = check_common(t)) != LKS_OK)
         goto fail;
+    if ((status = lks__copies_init(t)) != LKS_OK)
+        goto fail;
     if ((status = create_shared(t)) != LKS_OK)
         goto fail;
     if ((status = create_reducer(t)) != LKS_OK)
@@ -380,6 +400,7 @@ void lks_trainer_destroy(lks_trainer *t)
     lks__alloc_recount(t->params_bytes, LKS__MEM_PARAMS, LKS__MEM_COMM);
     lks__reducer_destroy(t->reducer);
     lks_group_memory_destroy(t->shared);
+    lks__copies_deinit(t);
     lks_sampler_destroy(t->sampler);
     lks__network_destroy(t->network);
     lks__free(t->indices);

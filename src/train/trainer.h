@@ -49,12 +49,18 @@ struct lks_trainer {
     int64_t created_ns;
     int rank;
 
+    lks_group *node;       /* the group's members on this machine */
+    int machines;          /* of the group; each has a copy of parameters and optimizer state */
+    lks_group *firsts;     /* the first members of the machines; NULL: not one of them, or one machine */
+    uint64_t *hashes;      /* [2 * parameters]: own copy's and rank 0's; NULL: the same */
+    int64_t compared_step; /* after which the copies were last compared */
+    int64_t comparisons;   /* of copies */
+
     lks__network *network;
     lks_sampler *sampler;
     lks__reducer *reducer;
-    lks_group_memory
-        *shared;   /* rank 0's region: parameters, then optimizer state; one copy for all members */
-    float *params; /* [arena_elems], in shared */
+    lks_group_memory *shared; /* node's, the first member's region: parameters, then optimizer state */
+    float *params;            /* [arena_elems], in shared */
     float *states[LKS__OPTIM_MAX_STATES]; /* [arena_elems] each, in shared */
 
     /* Sized once so that a step allocates nothing. */

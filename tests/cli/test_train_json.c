@@ -54,8 +54,9 @@ static void one_object_has_all_keys_of_plan_and_result(void **state)
 {
     (void)state;
     static const char *const integers[] = {
-        "world",       "local_batch",       "accumulate",   "effective_batch", "samples",   "steps_per_epoch",
-        "total_steps", "last_step_samples", "warmup_steps", "steps",           "processes", "parameters"};
+        "world",           "local_batch", "accumulate",        "effective_batch", "samples",
+        "steps_per_epoch", "total_steps", "last_step_samples", "warmup_steps",    "steps",
+        "processes",       "parameters",  "machines",          "comparisons"};
     static const char *const reals[] = {
         "base_lr",       "scaled_lr",          "epochs", "train_loss", "test_loss",
         "test_accuracy", "samples_per_second", "seconds"};
@@ -79,6 +80,8 @@ static void the_numbers_are_those_of_the_run(void **state)
     (void)state;
     CHECK_INT(number(result, "processes"), 2);
     CHECK_INT(number(result, "world"), 2);
+    CHECK_INT(number(result, "machines"), 1);
+    CHECK_INT(number(result, "comparisons"), 0);
     CHECK_INT(number(result, "effective_batch"), STEP_SAMPLES);
     CHECK_INT(number(result, "steps"), EPOCHS * STEPS_PER_EPOCH);
     CHECK_INT(number(result, "total_steps"), EPOCHS * STEPS_PER_EPOCH);

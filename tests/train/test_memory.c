@@ -51,9 +51,9 @@ static void check_between(const char *what, int64_t actual, int64_t least, int64
 static void check_memory(const lks_plan_memory *measured, const lks_plan_memory *before, const lks_plan *plan)
 {
     const lks_plan_memory *m = &plan->memory;
-    int64_t n = plan->processes;
-    check_between("parameters", measured->parameters - before->parameters, m->parameters, 0);
-    check_between("optimizer", measured->optimizer - before->optimizer, m->optimizer, 0);
+    int64_t n = plan->processes, machines = machines_of_members[n - 1] + 1;
+    check_between("parameters", measured->parameters - before->parameters, machines * m->parameters, 0);
+    check_between("optimizer", measured->optimizer - before->optimizer, machines * m->optimizer, 0);
     check_between("activations", measured->activations - before->activations, n * m->activations, 0);
     check_between("gradients", measured->gradients - before->gradients, n * m->gradients, n * HANDLES_BYTES);
     check_between("data", measured->data - before->data, n * m->data, n * HANDLES_BYTES);

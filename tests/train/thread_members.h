@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** The members of a group as threads, for tests of whole runs. */
+/** The members of a group as threads, for tests of whole runs. On one machine, as far as they can see, unless
+ * a test says otherwise, or the environment: LKS_TEST_MACHINES=N deals them out to N machines. */
 #ifndef LKS_TESTS_THREAD_MEMBERS_H
 #define LKS_TESTS_THREAD_MEMBERS_H
 
@@ -7,10 +8,16 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <lockstep/group.h>
 
+#include "comm/split_machines.h"
+
 enum { MAX_MEMBERS = 8 };
+
+/** On which machine each member of the next runs is; all zeros: on one. */
+static int machines_of_members[MAX_MEMBERS];
 
 /** What every member has: the first field of a test's own struct of one. */
 typedef struct seat {
@@ -37,10 +44,19 @@ static inline void *seated_main(void *argument)
 {
     const seated *s = argument;
     seat *own = s->member;
-    own->status = s->part(s->member);
+    own->status = split_machines(own->group, machines_of_members, &own->group);
+    if (own->status == LKS_OK)
+        own->status = s->part(s->member);
     snprintf(own->message, sizeof own->message, "%s", own->status != LKS_OK ? lks_error_message() : "");
     lks_group_destroy(own->group);
     return NULL;
+}
+
+static inline void deal_out_by_environment(int n)
+{
+    const char *text = getenv("LKS_TEST_MACHINES");
+    for (int i = 0; i < n && text != NULL; i++)
+        machines_of_members[i] = (int)(i * strtol(text, NULL, 10) / n);
 }
 
 /** Plays the part on n threads, each a member of one group. members: n elements of `bytes`, which begin with
@@ -50,6 +66,7 @@ static inline void run_members(int n, member_part *part, size_t bytes, void *mem
     lks_group *groups[MAX_MEMBERS];
     pthread_t threads[MAX_MEMBERS];
     seated all[MAX_MEMBERS];
+    deal_out_by_environment(n);
     CHECK_OK(lks_group_create_threads(n, 60, groups));
     for (int i = 0; i < n; i++) {
         all[i] = (seated){.member = seat_of(members, bytes, i), .part = part};
