@@ -104,6 +104,16 @@ static bool tells(const lks_group *group, lks_status status)
     return first < 0 || first == lks_group_rank(group);
 }
 
+/* Our launcher's members tell once why they do not come together: the one that found out does. */
+static int fail_to_join(lks_status status)
+{
+    lks_group_config own;
+    int first = lks_group_failed_by(NULL);
+    bool told = first >= 0 && train_is_launched() && lks_group_config_from_env(&own) == LKS_OK &&
+                own.rank != first;
+    return told ? lks_status_exit_code(status) : cli_fail(status);
+}
+
 /* What rank 0 shows of a run. */
 typedef struct screen {
     progress progress;
@@ -218,7 +228,7 @@ int train_work(const train_command *given)
     lks_group *group;
     lks_status status = lks_train_join(command.config, &group);
     if (status != LKS_OK)
-        return cli_fail(status);
+        return fail_to_join(status);
     handle_stops();
     int exit_code = train(&command, group);
     lks_group_destroy(group);

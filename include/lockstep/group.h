@@ -133,7 +133,8 @@ LKS_API int lks_group_rank(const lks_group *group);
 LKS_API int lks_group_size(const lks_group *group);
 
 /** The rank of the member that noticed the failure by which the group is poisoned, and told the others; the
- * same on all members. -1: the group has not failed, or no member did so. */
+ * same on all members. -1: the group has not failed, or no member did so. NULL stands for this thread's last
+ * lks_group_create, which has failed. */
 LKS_API int lks_group_failed_by(const lks_group *group);
 
 /** Reduces `count` elements over all members; every member gets the result in place.

@@ -49,6 +49,9 @@ struct lks_group_memory {
     void *regions[]; /* [size]; NULL where a region has no bytes */
 };
 
+/** Notes for lks_group_failed_by(NULL) who noticed that this thread's lks_group_create fails. */
+void lks__group_create_failed(int rank);
+
 /** A group of one: nothing to share, nothing to wait for. */
 lks_status lks__solo_create(lks_group **out) LKS_MUST_USE;
 

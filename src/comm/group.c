@@ -10,6 +10,8 @@
 
 enum { DEFAULT_TIMEOUT_S = 300 };
 
+static _Thread_local int create_failed_by = -1;
+
 lks_group_config lks_group_config_default(void)
 {
     return (lks_group_config){.size = 1, .fd = -1, .timeout_s = DEFAULT_TIMEOUT_S};
@@ -46,6 +48,7 @@ static lks_status check_config(const lks_group_config *config)
 lks_status lks_group_create(const lks_group_config *config, lks_group **out)
 {
     *out = NULL;
+    create_failed_by = -1;
     bool mpi = config->backend == LKS_BACKEND_MPI; /* which knows rank and size */
     lks_status status = mpi ? check_timeout(config->timeout_s) : check_config(config);
     if (status != LKS_OK)
@@ -91,8 +94,15 @@ lks_group *lks_group_node(lks_group *group)
     return group->backend->node != NULL ? group->backend->node(group) : group;
 }
 
+void lks__group_create_failed(int rank)
+{
+    create_failed_by = rank;
+}
+
 int lks_group_failed_by(const lks_group *group)
 {
+    if (group == NULL)
+        return create_failed_by;
     bool told = group->failure != LKS_OK && group->backend->failed_by != NULL;
     return told ? group->backend->failed_by(group) : -1;
 }

@@ -220,7 +220,8 @@ static void stop(watch_state *watch, int signal, bool from_terminal)
             lks__processes_signal(watch->processes, signal);
         end_within(watch, LKS__END_GRACE_NS);
     } else if (first) {
-        lks__output_say(watch->output, "%slockstep: stopping after this step; press Ctrl-C again to kill\n",
+        lks__output_say(watch->output,
+                        "%slockstep: stopping when no step is under way; press Ctrl-C again to kill\n",
                         at_line_start());
         lks__processes_signal(watch->processes, SIGTERM);
     } else {

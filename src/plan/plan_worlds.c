@@ -32,7 +32,8 @@ lks_status lks_plan_create_at(const lks_plan_config *config, int64_t world, lks_
     if (status != LKS_OK)
         return status;
     if (world < 1 || world > LKS__INT_LIMIT)
-        return lks__fail(LKS_E_ARG, "the world is %lld; an integer >= 1 is needed", (ll)world);
+        return lks__fail(LKS_E_ARG, "the world is %lld; an integer from 1 to %lld is needed", (ll)world,
+                         (ll)LKS__INT_LIMIT);
     if (hold == LKS_HOLD_GLOBAL && base.global_batch % world != 0)
         return lks__fail(LKS_E_ARG, "%lld workers can't share an effective batch of %lld evenly", (ll)world,
                          (ll)base.global_batch);

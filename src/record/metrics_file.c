@@ -47,6 +47,7 @@ static lks_status open_file(lks__metrics_file *file, char *path, int flags)
     file->error = 0;
     file->reported = false;
     file->whole_bytes = 0;
+    file->damaged_line = 0;
     file->buffered_bytes = 0;
     if (path == NULL)
         return LKS_E_NOMEM;
@@ -61,25 +62,45 @@ lks_status lks__metrics_init(lks__metrics_file *file, char *path)
     return open_file(file, path, O_TRUNC);
 }
 
-/* Whether a line, with its end, was written before or with that step and not after it. */
-static bool is_up_to(const char *line, int64_t step)
+/* What a line of an earlier run is. */
+typedef enum line_kind {
+    LINE_KEPT,
+    LINE_LATER,   /* written after the step */
+    LINE_CUT_OFF, /* the last one of a run that was killed: of what step, it does not say */
+    LINE_DAMAGED,
+} line_kind;
+
+static line_kind kind_of(const char *line, size_t bytes, int64_t step)
 {
     static const char before[] = "{\"step\": ";
-    if (strncmp(line, before, sizeof before - 1) != 0 || strchr(line, '\n') == NULL)
-        return false;
-    int64_t of_line = strtoll(line + sizeof before - 1, NULL, 10);
+    bool is_whole = line[bytes - 1] == '\n';
+    char *end = NULL;
+    if (strlen(line) != bytes || strncmp(line, before, sizeof before - 1) != 0)
+        return is_whole ? LINE_DAMAGED : LINE_CUT_OFF;
+    int64_t of_line = strtoll(line + sizeof before - 1, &end, 10);
+    if (!is_whole)
+        return *end == ',' && of_line <= step ? LINE_DAMAGED : LINE_CUT_OFF;
     bool comes_after = strstr(line, "\"epoch_samples\"") != NULL || strstr(line, "\"changed\"") != NULL;
-    return of_line < step || (of_line == step && !comes_after);
+    return of_line < step || (of_line == step && !comes_after) ? LINE_KEPT : LINE_LATER;
 }
 
-/* The bytes of the lines up to that step. */
-static off_t bytes_up_to(FILE *lines, int64_t step)
+/* The bytes of the lines up to that step; *damaged: the number of the one that ends them, if it is, else 0.
+ */
+static off_t bytes_up_to(FILE *lines, int64_t step, int64_t *damaged)
 {
     char *line = NULL;
     size_t capacity = 0;
     off_t bytes = 0;
-    for (ssize_t n; (n = getline(&line, &capacity, lines)) > 0 && is_up_to(line, step);)
-        bytes += (off_t)n;
+    int64_t n_lines = 0;
+    *damaged = 0;
+    for (ssize_t n; (n = getline(&line, &capacity, lines)) > 0; bytes += (off_t)n) {
+        line_kind kind = kind_of(line, (size_t)n, step);
+        n_lines++;
+        if (kind == LINE_DAMAGED)
+            *damaged = n_lines;
+        if (kind != LINE_KEPT)
+            break;
+    }
     free(line);
     return bytes;
 }
@@ -92,7 +113,7 @@ lks_status lks__metrics_continue(lks__metrics_file *file, char *path, int64_t st
     FILE *lines = fopen(path, "re");
     if (lines == NULL)
         return lks__fail_errno(LKS_E_IO, errno, "cannot read %s", path);
-    file->whole_bytes = bytes_up_to(lines, step);
+    file->whole_bytes = bytes_up_to(lines, step, &file->damaged_line);
     fclose(lines);
     if (ftruncate(file->fd, file->whole_bytes) != 0)
         return lks__fail_errno(LKS_E_IO, errno, "cannot write %s", path);

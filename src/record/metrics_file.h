@@ -13,10 +13,11 @@ enum { LKS__METRICS_BUFFER_BYTES = 1 << 14, LKS__JSON_NUMBER_BYTES = 32 };
 
 typedef struct lks__metrics_file {
     char *path;
-    int fd;            /* -1: not open */
-    int error;         /* errno value of the first write that failed; nothing is written after it */
-    bool reported;     /* that error, by flush */
-    off_t whole_bytes; /* what the file has: whole lines */
+    int fd;               /* -1: not open */
+    int error;            /* errno value of the first write that failed; nothing is written after it */
+    bool reported;        /* that error, by flush */
+    off_t whole_bytes;    /* what the file has: whole lines */
+    int64_t damaged_line; /* the one, from 1 on, before which lks__metrics_continue cut a file; 0: none */
     size_t buffered_bytes;
     char buffer[LKS__METRICS_BUFFER_BYTES]; /* whole lines that the file does not have yet */
 } lks__metrics_file;
@@ -26,7 +27,8 @@ typedef struct lks__metrics_file {
 lks_status lks__metrics_init(lks__metrics_file *file, char *path) LKS_MUST_USE;
 
 /** Opens the file of an earlier run and cuts off what comes after that step: later steps, the end of an epoch
- * and changed settings at it, and a line that is not whole. Otherwise as lks__metrics_init. */
+ * and changed settings at it, and a line that is not whole. A line that is damaged is cut off with all that
+ * follows it. Otherwise as lks__metrics_init. */
 lks_status lks__metrics_continue(lks__metrics_file *file, char *path, int64_t step) LKS_MUST_USE;
 
 /** Writes what is buffered, as far as possible, and closes. */

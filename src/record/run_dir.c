@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "record/earlier_configs.h"
 #include "record/metrics_file.h"
 #include "record/write_file.h"
@@ -432,6 +433,16 @@ lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **
     }
     *out = dir;
     return LKS_OK;
+}
+
+const char *lks__run_dir_damage(const lks__run_dir *dir, char out[LKS__DAMAGE_BYTES])
+{
+    out[0] = '\0';
+    for (int i = 0; i < N_LOGS; i++)
+        if (dir->logs[i].damaged_line != 0)
+            lks__append(out, LKS__DAMAGE_BYTES, "%s%s from line %lld", out[0] != '\0' ? ", " : "",
+                        log_names[i], (long long)dir->logs[i].damaged_line);
+    return out;
 }
 
 void lks__run_dir_close(lks__run_dir *dir)

@@ -28,6 +28,11 @@ lks_status lks__run_dir_create(const char *path, bool overwrite, const char *con
  *  Returns: LKS_OK; LKS_E_EXISTS: in use by another run; LKS_E_ARG; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out) LKS_MUST_USE;
 
+/** What lks__run_dir_continue cut off because it was damaged: "metrics.jsonl from line 17, starts.jsonl from
+ * line 2"; "" if nothing was. Returns out. */
+enum { LKS__DAMAGE_BYTES = 160 };
+const char *lks__run_dir_damage(const lks__run_dir *dir, char out[LKS__DAMAGE_BYTES]);
+
 /** Replaces config.yaml, and keeps the one before as the first of config.1.yaml, config.2.yaml, ... that
  * there is not yet; the same config is not kept twice. A run that had ended has not any more: its model is
  * kept as model.1.safetensors, with the config's number. Replaces plan.json. Each file is whole or as it was.

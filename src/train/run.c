@@ -25,10 +25,21 @@ typedef struct run {
     lks_train_result result;
 } run;
 
+static void tell_damage(const lks_trainer *t)
+{
+    char damage[LKS__DAMAGE_BYTES], text[LKS__DAMAGE_BYTES + 1024];
+    if (lks__run_dir_damage(t->run_dir, damage)[0] == '\0' || t->config.note == NULL)
+        return;
+    snprintf(text, sizeof text, "%s is damaged: cut off %s", t->config.output_path, damage);
+    t->config.note(t->config.progress_context, text);
+}
+
 /* The run goes on, perhaps with other settings: from here on they are the run's. */
 static lks_status continue_run_dir(lks_trainer *t, const char *plan)
 {
     lks_status status = lks__run_dir_continue(t->config.output_path, t->start.step, &t->run_dir);
+    if (status == LKS_OK)
+        tell_damage(t);
     if (status != LKS_OK || t->config.changes == NULL)
         return status;
     if (t->config.config_yaml != NULL)

@@ -97,6 +97,13 @@ for n in 1 2; do
     stop is_training TERM 143
 done
 
+# Shared memory that is not allowed is told once: by the one that found out.
+code=0
+(ulimit -f 100 && "$lockstep" train examples/digits.yaml -n 4 --output "$work/none") 2>"$work/none.err" || code=$?
+[ $code = 1 ] || fail "no shared memory: exit code $code, not 1"
+[ "$(grep -c '^lockstep: rank [0-3] cannot join: .*ulimit -f' "$work/none.err")" = 1 ] || fail "not told once"
+[ "$(wc -l <"$work/none.err")" = 1 ] || fail "more is told than that: $(cat "$work/none.err")"
+
 # A file that may not grow any more is told once, and ends nobody by a signal. (The processes' shared memory needs 2.2 MB
 # of what may be written.)
 code=0

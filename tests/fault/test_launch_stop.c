@@ -46,7 +46,8 @@ static void a_gentle_stop_is_one_sigterm(void **state)
         wait_for_reports(&l, 2);
         CHECK_INT(kill(l.pid, stop_signals[i]), 0);
         CHECK_INT(finish(&l), 128 + stop_signals[i]);
-        assert_string_equal(l.error_text, "lockstep: stopping after this step; press Ctrl-C again to kill\n");
+        assert_string_equal(l.error_text,
+                            "lockstep: stopping when no step is under way; press Ctrl-C again to kill\n");
         for (int rank = 0; rank < 2; rank++) {
             int pid;
             char text[100];

@@ -386,6 +386,61 @@ static void what_comes_after_the_checkpoint_is_cut_off(void **state)
     }
 }
 
+/* Damaged lines are told; what a kill leaves, or comes after the checkpoint, is not damage. */
+static void damaged_lines_are_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int kept; /* lines */
+        const char *damage;
+    } cases[] = {
+        {"", 0, ""},
+        {"{\"step\": 10, \"x\": 1}\n{\"step\": 20, \"x\": 1}\n{\"step\": 60, \"x\": 1}\nrest\n", 2, ""},
+        {"{\"step\": 10, \"x\": 1}\n{\"step\": 20, \"x\": 1}\n{\"ste", 2, ""},
+        {"{\"step\": 10, \"x\": 1}\n{\"step\": 2", 1, ""},
+        {"{\"step\": 10, \"x\": 1}\n{\"step\": 20, \"x", 1, "metrics.jsonl from line 2"},
+        {"{\"step\": 10, \"x\": 1}\n{\"step\": 70, \"x", 1, ""},
+        {"{\"step\": 10, \"x\": 1}\n{\"step\"#20}\n{\"step\": 30, \"x\": 1}\n", 1,
+         "metrics.jsonl from line 2"},
+        {"\n{\"step\": 30, \"x\": 1}\n", 0, "metrics.jsonl from line 1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char damage[LKS__DAMAGE_BYTES], text[200], name[32];
+        snprintf(name, sizeof name, "damaged-%zu", i);
+        const char *path = in_temp_folder(name);
+        lks__run_dir *dir = create(path, false);
+        lks__run_dir_close(dir);
+        put_file(in_dir(name, "metrics.jsonl"), cases[i].text, strlen(cases[i].text));
+        CHECK_OK(lks__run_dir_continue(in_temp_folder(name), 50, &dir));
+        assert_string_equal(lks__run_dir_damage(dir, damage), cases[i].damage);
+        lks__run_dir_close(dir);
+        get_file(in_dir(name, "metrics.jsonl"), text, sizeof text);
+        const char *rest = cases[i].text;
+        for (int k = 0; k < cases[i].kept; k++)
+            rest = strchr(rest, '\n') + 1;
+        CHECK_INT(strlen(text), rest - cases[i].text);
+        assert_memory_equal(text, cases[i].text, strlen(text));
+    }
+}
+
+/* A block of zeros, as a power cut leaves one, in each file. */
+static void damage_of_all_files_is_told_in_one_line(void **state)
+{
+    (void)state;
+    static const char lines[] = "{\"step\": 10, \"x\": 1}\n{\"step\": 2\0\0\0\0\0\"x\": 1}\n";
+    static const char *const names[] = {"metrics.jsonl", "hashes.jsonl", "starts.jsonl"};
+    char damage[LKS__DAMAGE_BYTES];
+    lks__run_dir *dir = create(in_temp_folder("zeros"), false);
+    lks__run_dir_close(dir);
+    for (int i = 0; i < 3; i++)
+        put_file(in_dir("zeros", names[i]), lines, sizeof lines - 1);
+    CHECK_OK(lks__run_dir_continue(in_temp_folder("zeros"), 50, &dir));
+    assert_string_equal(lks__run_dir_damage(dir, damage),
+                        "metrics.jsonl from line 2, hashes.jsonl from line 2, starts.jsonl from line 2");
+    lks__run_dir_close(dir);
+}
+
 static void check_text(const char *file, const char *expected)
 {
     char text[200];
@@ -551,6 +606,8 @@ int main(void)
         cmocka_unit_test(metrics_are_json_lines),
         cmocka_unit_test(tensors_and_starts_have_files_of_their_own),
         cmocka_unit_test(what_comes_after_the_checkpoint_is_cut_off),
+        cmocka_unit_test(damaged_lines_are_told),
+        cmocka_unit_test(damage_of_all_files_is_told_in_one_line),
         cmocka_unit_test(settings_that_change_are_kept_and_told),
         cmocka_unit_test(many_lines_need_no_memory),
         cmocka_unit_test(a_full_disk_is_told_once_and_keeps_whole_lines),

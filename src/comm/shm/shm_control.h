@@ -86,7 +86,7 @@ _Static_assert(sizeof(lks__shm_piece) == 64, "data start on a cache line");
 /** How the group failed; complete before its number appears in `poisoner`, and not changed after that. */
 typedef struct lks__shm_record {
     int32_t status; /* lks_status */
-    int32_t unused;
+    int32_t author; /* the rank that noticed */
     char text[LKS__SHM_TEXT_BYTES];
 } lks__shm_record;
 

@@ -86,6 +86,7 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
         vsnprintf(record->text, sizeof record->text, format, args);
         va_end(args);
         record->status = status;
+        record->author = self->group.rank;
         uint32_t none = 0;
         /* release: the record is whole for those who see its number */
         atomic_compare_exchange_strong_explicit(&control->poisoner, &none, index + 1, memory_order_acq_rel,
@@ -128,12 +129,8 @@ void lks__shm_look_around(lks__shm_member *self)
 
 int lks__shm_failed_by(const lks_group *group)
 {
-    const lks__shm_member *self = (const lks__shm_member *)group;
-    /* relaxed: the number alone counts here */
-    uint32_t poisoner = atomic_load_explicit(&self->control->poisoner, memory_order_relaxed);
-    uint32_t n_records = (uint32_t)(group->size * LKS__SHM_RECORDS);
-    bool by_member = poisoner > 1 && poisoner - 2 < n_records; /* record 0, number 1: the outsider's */
-    return by_member ? (int)(poisoner - 2) / LKS__SHM_RECORDS : -1;
+    const lks__shm_record *record = published((const lks__shm_member *)group);
+    return record != NULL ? record->author : -1;
 }
 
 lks_status lks__shm_failure(const lks__shm_member *self, const lks_operation *operation, bool waited)

@@ -274,6 +274,7 @@ lks_status lks__shm_create(const lks_group_config *config, lks_group **out)
     self->timeout_ns = lks__timeout_ns(config->timeout_s);
     status = join(self);
     if (status != LKS_OK) {
+        lks__group_create_failed(lks__shm_failed_by(&self->group));
         shm_destroy(&self->group);
         return status;
     }

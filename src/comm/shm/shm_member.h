@@ -69,7 +69,7 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
  * waiting. */
 lks_status lks__shm_failure(const lks__shm_member *self, const lks_operation *operation, bool waited);
 
-/** The rank of the member that poisoned the group; -1: an outsider did, or nobody. */
+/** The rank of the one that poisoned the group; -1: nobody did. */
 int lks__shm_failed_by(const lks_group *group);
 
 /** "rank 2 (process 7)", in a part "rank 2 (rank 5 of the first group, process 7)". Returns out. */
