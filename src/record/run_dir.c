@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -340,6 +341,18 @@ static lks_status lock_folder(const char *path, int *fd)
     return LKS_OK;
 }
 
+/* The run that is to go on may have been killed a moment ago, and one of its processes not be gone yet. */
+static lks_status lock_when_gone(const char *path, int *fd)
+{
+    enum { NAPS = 100, NAP_NS = 20 * 1000 * 1000 };
+    lks_status status = lock_folder(path, fd);
+    for (int i = 0; i < NAPS && status == LKS_E_EXISTS; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+        status = lock_folder(path, fd);
+    }
+    return status;
+}
+
 /* What was there before the lock may have been another run's beginning, so it is looked at again. */
 static lks_status empty_folder(const lks__run_dir *dir)
 {
@@ -422,7 +435,7 @@ lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **
     lks__run_dir *dir = new_run_dir(path);
     if (dir == NULL)
         return LKS_E_NOMEM;
-    lks_status status = lock_folder(dir->path, &dir->fd);
+    lks_status status = lock_when_gone(dir->path, &dir->fd);
     if (status == LKS_OK)
         status = remove_unfinished(dir);
     for (int i = 0; i < N_LOGS && status == LKS_OK; i++)

@@ -24,7 +24,8 @@ lks_status lks__run_dir_create(const char *path, bool overwrite, const char *con
                                const char *plan_json, lks__run_dir **out) LKS_MUST_USE;
 
 /** Opens the directory of an earlier run, cuts its .jsonl files back to that step and removes files that it
- * was cut off in; its config and plan stay. Locked as by create.
+ * was cut off in; its config and plan stay. Locked as by create, after two seconds at most in which processes
+ * of that run may end.
  *  Returns: LKS_OK; LKS_E_EXISTS: in use by another run; LKS_E_ARG; LKS_E_IO; LKS_E_NOMEM. */
 lks_status lks__run_dir_continue(const char *path, int64_t step, lks__run_dir **out) LKS_MUST_USE;
 

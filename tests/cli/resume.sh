@@ -128,9 +128,9 @@ refused sgd-on 2 "--resume or --init" $sgd --init "$work/sgd-on/plan.json"
 
 # Lines of its files that are damaged are cut off with what follows them, and that is told once.
 cut sgd-on 13
-sed -i '3s/step/stop/' "$work/sgd-on/metrics.jsonl"
+sed -i '1s/step/stop/' "$work/sgd-on/metrics.jsonl"
 : >"$work/sgd-on.err"
 # shellcheck disable=SC2086
 train sgd-on 2 $sgd --resume || fail "does not go on with damaged metrics: exit code $?"
-[ "$(grep '^lockstep: ' "$work/sgd-on.err")" = "lockstep: $work/sgd-on is damaged: cut off metrics.jsonl from line 3" ] ||
+[ "$(grep '^lockstep: ' "$work/sgd-on.err")" = "lockstep: $work/sgd-on is damaged: cut off metrics.jsonl from line 1" ] ||
     fail "the damage is not told in one line"
