@@ -49,6 +49,17 @@ static int check_restarts(const cli_args *args, const lks_plan *plan)
     return 0;
 }
 
+bool train_is_finished(const train_command *command)
+{
+    const cli_args *args = &command->args;
+    bool contradicts = args->overwrite || args->init != NULL; /* --resume: refused as in any run */
+    if (!args->resume || contradicts || !lks_train_is_finished(command->config))
+        return false;
+    fprintf(stderr, "lockstep: the run in %s is finished; there is nothing to go on with\n",
+            lks_config_get(command->config, "output"));
+    return true;
+}
+
 lks_train_options train_options(const cli_args *args)
 {
     return (lks_train_options){.init_path = args->init, .overwrite = args->overwrite, .resume = args->resume};
@@ -96,14 +107,10 @@ int cmd_train(int argc, char **argv)
     lks_status status = cli_load_config(args, &command.config);
     if (status != LKS_OK)
         return cli_fail(status);
-    bool contradicts = args->overwrite || args->init != NULL; /* --resume: refused as in any run */
-    if (args->resume && !contradicts && lks_train_is_finished(command.config)) {
-        fprintf(stderr, "lockstep: the run in %s is finished; there is nothing to go on with\n",
-                lks_config_get(command.config, "output"));
-        exit_code = 0;
-    } else {
-        exit_code = launched != NULL ? train_work(&command) : start(&command);
-    }
+    if (launched != NULL)
+        exit_code = train_work(&command);
+    else
+        exit_code = train_is_finished(&command) ? 0 : start(&command);
     lks_config_destroy(command.config);
     return exit_code;
 }

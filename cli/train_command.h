@@ -22,6 +22,9 @@ extern const cli_syntax train_syntax;
 /** What the arguments say about a run. */
 lks_train_options train_options(const cli_args *args);
 
+/** Whether the run is to be resumed and has reached its end; then says so. */
+bool train_is_finished(const train_command *command);
+
 /** Plays one member of the run's group. Returns the exit code. */
 int train_work(const train_command *command);
 

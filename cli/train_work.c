@@ -211,6 +211,15 @@ static int train(const train_command *command, lks_group *group)
     return result.stop_signal != 0 ? 128 + result.stop_signal : exit_code;
 }
 
+/* What rank 0 sees is so for all: other machines may not have the run directory. */
+static lks_status see_whether_finished(const train_command *command, lks_group *group, bool *out)
+{
+    int64_t finished = lks_group_rank(group) == 0 && train_is_finished(command);
+    lks_status status = lks_group_broadcast(group, &finished, 1, LKS_I64, 0);
+    *out = finished != 0;
+    return status;
+}
+
 /* Under our launcher the command was called when that was. */
 static int64_t called_ns(int64_t start_ns)
 {
@@ -230,7 +239,12 @@ int train_work(const train_command *given)
     if (status != LKS_OK)
         return fail_to_join(status);
     handle_stops();
-    int exit_code = train(&command, group);
+    bool finished;
+    int exit_code = 0;
+    if ((status = see_whether_finished(&command, group, &finished)) != LKS_OK)
+        exit_code = cli_fail(status);
+    else if (!finished)
+        exit_code = train(&command, group);
     lks_group_destroy(group);
     return exit_code;
 }

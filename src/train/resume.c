@@ -121,24 +121,17 @@ bool lks__resume_asks(const lks_config *config)
     return asks;
 }
 
-/* The run's settings with those that were asked for. */
-static lks_status settle(lks__resume *r, const lks_config *config)
+lks_status lks__resume_settle(lks__resume *r, const lks_config *config)
 {
-    lks_config *runs;
-    lks_status status = load_runs_config(lks__config_settings(config)->output, &runs);
-    if (status == LKS_OK)
-        status = check_settings(config, runs);
-    if (status == LKS_OK)
-        status = lks__config_overlay(runs, config, lks__may_differ, &r->config);
-    if (status == LKS_OK) {
-        r->settings = *lks__config_settings(r->config);
-        const lks__settings *s = &r->settings;
-        bool follows = s->local_batch > 0 && s->accumulate > 0 && s->global_batch > 0; /* from these */
-        if (s->world == 0 && !follows)
-            r->settings.world = lks__config_settings(runs)->world;
-    }
-    lks_config_destroy(runs);
-    return status;
+    lks_status status = lks__config_overlay(r->run, config, lks__may_differ, &r->config);
+    if (status != LKS_OK)
+        return status;
+    r->settings = *lks__config_settings(r->config);
+    const lks__settings *s = &r->settings;
+    bool follows = s->local_batch > 0 && s->accumulate > 0 && s->global_batch > 0; /* from these */
+    if (s->world == 0 && !follows)
+        r->settings.world = lks__config_settings(r->run)->world;
+    return LKS_OK;
 }
 
 /* --- what it goes on from --- */
@@ -211,16 +204,17 @@ static lks_status read_checkpoint(lks__resume *r, const lks__safetensors *file)
     return r->plan_json == NULL ? LKS_E_NOMEM : lks__config_parse(r->path, config, &r->before);
 }
 
-lks_status lks__resume_init(lks__resume *r, const lks_config *config, const char *path,
-                            lks_train_note_fn *note, void *context)
+lks_status lks__resume_init(lks__resume *r, const lks_config *config, lks_train_note_fn *note, void *context)
 {
     *r = (lks__resume){0};
     lks__safetensors *file = NULL;
-    lks_status status = settle(r, config);
-    if (status == LKS_OK && path == NULL)
+    lks_status status = load_runs_config(lks__config_settings(config)->output, &r->run);
+    if (status == LKS_OK)
+        status = check_settings(config, r->run);
+    if (status == LKS_OK)
+        status = lks__resume_settle(r, config);
+    if (status == LKS_OK)
         status = lks__resume_find(r->settings.output, note, context, &r->path);
-    else if (status == LKS_OK && (r->path = lks__strdup(path)) == NULL)
-        status = LKS_E_NOMEM;
     if (status == LKS_OK)
         status = lks__safetensors_open(r->path, &file);
     if (status == LKS_OK)
@@ -231,6 +225,7 @@ lks_status lks__resume_init(lks__resume *r, const lks_config *config, const char
 
 void lks__resume_deinit(lks__resume *r)
 {
+    lks_config_destroy(r->run);
     lks_config_destroy(r->config);
     lks_config_destroy(r->before);
     lks__free(r->path);

@@ -9,7 +9,8 @@
 
 /** A run that goes on. Caller's storage. */
 typedef struct lks__resume {
-    lks_config *config;     /* the run's, with what was asked for */
+    lks_config *run;        /* as its run directory has it */
+    lks_config *config;     /* the same, with what was asked for */
     lks__settings settings; /* of config, with the run's world; its texts are config's */
     char *path;             /* of the newest whole checkpoint */
 
@@ -24,13 +25,21 @@ typedef struct lks__resume {
 } lks__resume;
 
 /** Settles the settings, the run's config.yaml, but for what `config` asks for (lks__config_is_asked_for) and
- * may; and looks into the checkpoint `path`, which somebody has found whole, or, when that is NULL, finds it.
- * Tells `note` (may be NULL) of checkpoints that it passes over. Reads the disk, writes nothing. deinit it
- * also after a failure. Returns: LKS_OK; LKS_E_ARG with what differs from the run's settings, or does not fit
- * together; LKS_E_NOT_FOUND: there is no run, or no whole checkpoint; LKS_E_FORMAT; LKS_E_IO; LKS_E_NOMEM. */
-lks_status lks__resume_init(lks__resume *resume, const lks_config *config, const char *path,
-                            lks_train_note_fn *note, void *context) LKS_MUST_USE;
+ * may; and finds the checkpoint. Tells `note` (may be NULL) of those that it passes over. Reads the disk,
+ * writes nothing. deinit it also after a failure. Returns: LKS_OK; LKS_E_ARG with what differs from the run's
+ * settings, or does not fit together; LKS_E_NOT_FOUND: there is no run, or no whole checkpoint; LKS_E_FORMAT;
+ * LKS_E_IO; LKS_E_NOMEM. */
+lks_status lks__resume_init(lks__resume *resume, const lks_config *config, lks_train_note_fn *note,
+                            void *context) LKS_MUST_USE;
 void lks__resume_deinit(lks__resume *resume);
+
+/** Makes the others' resume, which is all zeros, what rank 0 has found; with their own config for what may
+ * differ. They read nothing: the run directory may be on rank 0's machine only. Collective. All deinit it.
+ * Returns: LKS_OK; LKS_E_NOMEM; failures of the group. */
+lks_status lks__resume_share(lks__resume *resume, const lks_config *config, lks_group *group) LKS_MUST_USE;
+
+/** The part of both that sets config and settings from run. */
+lks_status lks__resume_settle(lks__resume *resume, const lks_config *config) LKS_MUST_USE;
 
 /** Whether a config asks for something else than the run in its run directory has. False where that can't be
  * told. */

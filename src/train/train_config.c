@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** From a config to a run. */
 #include <float.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,7 +123,7 @@ static lks_status plan_of_resumed(const lks_config *config, int processes, lks_p
     lks__resume resume;
     sizes data;
     lks_plan plan;
-    lks_status status = lks__resume_init(&resume, config, NULL, NULL, NULL);
+    lks_status status = lks__resume_init(&resume, config, NULL, NULL);
     if (status == LKS_OK)
         status = lks__dataset_probe(&resume.settings, &data.train, &data.test);
     if (status == LKS_OK)
@@ -227,23 +226,15 @@ static lks_status job_model(job *j)
     return status;
 }
 
-/* What rank 0 has found whole is what all go on from: nobody else reads the whole file. Collective. */
+/* What rank 0 has found is what all go on from. Collective. */
 static lks_status find_together(job *j, const lks_config *config, lks_group *group,
                                 const lks_train_options *options)
 {
-    char path[PATH_MAX] = "";
-    bool first = lks_group_rank(group) == 0;
     lks_status status = LKS_OK;
-    if (first)
-        status = lks__resume_init(&j->resume, config, NULL, options->note, options->context);
-    if (first && status == LKS_OK)
-        snprintf(path, sizeof path, "%s", j->resume.path); /* it has been opened, so it is no longer */
+    if (lks_group_rank(group) == 0)
+        status = lks__resume_init(&j->resume, config, options->note, options->context);
     status = lks__agree(group, status);
-    if (status == LKS_OK)
-        status = lks_group_broadcast(group, path, sizeof path, LKS_U8, 0);
-    if (status == LKS_OK && !first)
-        status = lks__resume_init(&j->resume, config, path, NULL, NULL);
-    return lks__agree(group, status);
+    return status == LKS_OK ? lks__resume_share(&j->resume, config, group) : status;
 }
 
 /* This member's part; the caller deinits j also after a failure. */
