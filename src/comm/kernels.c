@@ -135,6 +135,11 @@ lks__combine_fn *lks__combine(lks_dtype dtype, lks_op op, lks__simd level)
     return kernels[dtype].combine[op][level];
 }
 
+void lks__divide(lks_dtype dtype, void *data, size_t n, int divisor)
+{
+    kernels[dtype].divide(data, n, divisor);
+}
+
 /* ---- the tree over members ---- */
 
 _Static_assert(LKS_GROUP_MAX_SIZE <= 1 << (MAX_DEPTH - 1), "partial results for the deepest tree");

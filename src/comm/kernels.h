@@ -26,6 +26,9 @@ lks__combine_fn *lks__combine(lks_dtype dtype, lks_op op, lks__simd level);
  */
 void lks__reduce(void *out, const void *const *sources, int size, size_t count, lks_dtype dtype, lks_op op);
 
+/** data[i] /= divisor, i < n, of a type that has means; LKS_BF16: of f32. */
+void lks__divide(lks_dtype dtype, void *data, size_t n, int divisor);
+
 /** bf16 (the upper half of an f32's bits) to f32, exactly; and back, to the nearest, ties to even, NaN kept
  * and quiet. Shapes: [n]; in and out lie apart. All levels give the same bits. */
 void lks__bf16_widen(float *out, const uint16_t *in, size_t n, lks__simd level);

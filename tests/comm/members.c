@@ -11,9 +11,28 @@
 
 #include "check.h"
 
+#include "comm/machines.h"
+
 enum { ALARM_S = 240, TIMEOUT_S = 120, MAX_SIZE = 16 };
 
-const char *const member_kind_names[N_MEMBER_KINDS] = {"threads", "processes", "strangers"};
+const char *const member_kind_names[N_MEMBER_KINDS] = {
+    [AS_THREADS] = "threads",        [AS_PROCESSES] = "processes",
+    [ON_HALVES] = "on two machines", [IN_TURNS] = "on machines in turns",
+    [EACH_ALONE] = "each alone",     [AS_STRANGERS] = "strangers"};
+
+int machine_of_rank(member_kind kind, int rank, int size)
+{
+    switch (kind) {
+    case ON_HALVES:
+        return rank >= (size + 1) / 2;
+    case IN_TURNS:
+        return rank % (size < 5 ? 2 : 3);
+    case EACH_ALONE:
+        return rank;
+    default:
+        return 0;
+    }
+}
 
 typedef struct job {
     member self;
@@ -38,11 +57,23 @@ static void *thread_main(void *argument)
     return NULL;
 }
 
-static void run_threads(int size, job *jobs)
+static void create_groups(member_kind kind, int size, lks_group **groups)
+{
+    int machine_of[MAX_SIZE];
+    if (!over_machines(kind) || size == 1) {
+        CHECK_OK(lks_group_create_threads(size, TIMEOUT_S, groups));
+        return;
+    }
+    for (int r = 0; r < size; r++)
+        machine_of[r] = machine_of_rank(kind, r, size);
+    machines_create(size, machine_of, TIMEOUT_S, groups);
+}
+
+static void run_threads(member_kind kind, int size, job *jobs)
 {
     lks_group *groups[MAX_SIZE];
     pthread_t threads[MAX_SIZE];
-    CHECK_OK(lks_group_create_threads(size, TIMEOUT_S, groups));
+    create_groups(kind, size, groups);
     for (int r = 0; r < size; r++) {
         jobs[r].self.group = groups[r];
         assert_int_equal(pthread_create(&threads[r], NULL, thread_main, &jobs[r]), 0);
@@ -98,12 +129,12 @@ void members_run(member_kind kind, int size, member_fn *body, const void *contex
     assert_true(failures != MAP_FAILED && size <= MAX_SIZE);
     job jobs[MAX_SIZE];
     for (int r = 0; r < size; r++)
-        jobs[r] = (job){{NULL, r, size, context, failures[r]}, body};
+        jobs[r] = (job){{NULL, r, size, kind, context, failures[r]}, body};
     alarm(ALARM_S);
-    if (kind == AS_THREADS)
-        run_threads(size, jobs);
-    else
+    if (kind == AS_PROCESSES || kind == AS_STRANGERS)
         run_processes(kind, size, jobs);
+    else
+        run_threads(kind, size, jobs);
     alarm(0);
 
     char text[MEMBER_TEXT_BYTES + 64] = "";

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** Runs one test body as every member of a group: as threads, as processes that inherit a memory file, or as
- * processes that meet at a socket. */
+/** Runs one test body as every member of a group: as threads, as processes that inherit a memory file, as
+ * processes that meet at a socket, or as threads that play the processes of several machines. */
 #ifndef LKS_TESTS_COMM_MEMBERS_H
 #define LKS_TESTS_COMM_MEMBERS_H
 
@@ -11,16 +11,33 @@
 
 enum { MEMBER_TEXT_BYTES = 2048 };
 
+typedef enum member_kind {
+    AS_THREADS,
+    AS_PROCESSES,
+    ON_HALVES,  /* the lower half of the ranks is on one machine, the rest on another */
+    IN_TURNS,   /* two or three machines in turns */
+    EACH_ALONE, /* on a machine of its own */
+    AS_STRANGERS,
+    N_MEMBER_KINDS
+} member_kind;
+
+static inline bool over_machines(member_kind kind)
+{
+    return kind == ON_HALVES || kind == IN_TURNS || kind == EACH_ALONE;
+}
+
+/** The machine of a rank. */
+int machine_of_rank(member_kind kind, int rank, int size);
+
 typedef struct member {
     lks_group *group;
     int rank, size;
+    member_kind kind;
     const void *context;
     char *failure; /* [MEMBER_TEXT_BYTES], seen by the test: the first expectation that did not hold */
 } member;
 
 typedef void member_fn(member *self);
-
-typedef enum member_kind { AS_THREADS, AS_PROCESSES, AS_STRANGERS, N_MEMBER_KINDS } member_kind;
 
 extern const char *const member_kind_names[N_MEMBER_KINDS];
 

@@ -107,7 +107,7 @@ static void others_need_rank_1(member *self)
 static void a_member_that_left_is_named(void **state)
 {
     (void)state;
-    for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++)
+    for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++)
         for (int late = 0; late < 2; late++)
             members_run((member_kind)kind, 3, others_need_rank_1, &(const bool){late != 0});
 }

@@ -21,7 +21,7 @@ enum { N_SIZES = sizeof sizes / sizeof sizes[0], N_COUNTS = sizeof counts / size
 
 static void on_all(member_fn *body)
 {
-    for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++)
+    for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++)
         for (int s = 0; s < N_SIZES; s++)
             members_run((member_kind)kind, sizes[s], body, NULL);
 }
@@ -235,7 +235,7 @@ static void peer_leaves(member *self)
 static void who_has_left_is_named(void **state)
 {
     (void)state;
-    for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++)
+    for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++)
         for (int late = 0; late < 2; late++)
             members_run((member_kind)kind, 2, peer_leaves, &(const bool){late != 0});
 }

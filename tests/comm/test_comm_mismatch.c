@@ -220,7 +220,7 @@ static void all_differences_as(member_kind kind, manner how)
             bool posted = how == POSTED || how == POSTED_IN_ANOTHER_ORDER;
             if (posted && !(can_be_posted(&differences[d].most) && can_be_posted(&differences[d].one)))
                 continue;
-            if (kind == AS_PROCESSES && c % 3 != d % 3) /* each with some */
+            if (kind != AS_THREADS && c % 3 != (d + (int)kind) % 3) /* each with some */
                 continue;
             members_run(kind, casts[c].size, asks, &(const play){d, c, how});
         }
@@ -240,6 +240,15 @@ static void differences_are_told_to_all_processes(void **state)
     all_differences_as(AS_PROCESSES, POSTED_IN_ANOTHER_ORDER);
 }
 
+static void differences_are_told_to_all_machines(void **state)
+{
+    (void)state;
+    for (int kind = ON_HALVES; kind <= EACH_ALONE; kind++) {
+        all_differences_as((member_kind)kind, BLOCKING);
+        all_differences_as((member_kind)kind, POSTED_IN_ANOTHER_ORDER);
+    }
+}
+
 /* ---- many differences ---- */
 
 static void each_asks_for_another_count(member *self)
@@ -256,8 +265,8 @@ static void each_asks_for_another_count(member *self)
 static void all_that_were_asked_for_are_told(void **state)
 {
     (void)state;
-    members_run(AS_THREADS, 8, each_asks_for_another_count, NULL);
-    members_run(AS_PROCESSES, 8, each_asks_for_another_count, NULL);
+    for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++)
+        members_run((member_kind)kind, 8, each_asks_for_another_count, NULL);
 }
 
 /* Which members have another operation than most, and how that is told. */
@@ -350,6 +359,7 @@ static void messages_that_differ_are_told_to_all(void **state)
                 exchange e = {up ? 0 : last, up ? last : 0, receive, i / 2 % 2 == 0};
                 members_run(i / 4 % 2 == 0 ? AS_THREADS : AS_PROCESSES, sizes[s], receives_something_else,
                             &e);
+                members_run((member_kind)(ON_HALVES + i % 3), sizes[s], receives_something_else, &e);
             }
 }
 
@@ -358,6 +368,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(differences_are_told_to_all_threads),
         cmocka_unit_test(differences_are_told_to_all_processes),
+        cmocka_unit_test(differences_are_told_to_all_machines),
         cmocka_unit_test(all_that_were_asked_for_are_told),
         cmocka_unit_test(texts_of_large_groups_are_short),
         cmocka_unit_test(messages_that_differ_are_told_to_all),

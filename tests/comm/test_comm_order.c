@@ -79,7 +79,9 @@ static void order_is_the_tree(void **state)
     (void)state;
     static const int sizes[] = {2, 3, 5, 6, 7, 8, 11};
     for (int s = 0; s < 7; s++)
-        members_run(AS_THREADS, sizes[s], sums_follow_the_tree, NULL);
+        for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++)
+            if (kind != AS_PROCESSES)
+                members_run((member_kind)kind, sizes[s], sums_follow_the_tree, NULL);
 }
 
 /* Otherwise the test above could not fail. */
@@ -128,8 +130,10 @@ static void nan_reaches_all(member *self)
 static void all_operations_pass_nan_on(void **state)
 {
     (void)state;
-    members_run(AS_THREADS, 2, nan_reaches_all, NULL);
-    members_run(AS_THREADS, 5, nan_reaches_all, NULL);
+    for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++) {
+        members_run((member_kind)kind, 2, nan_reaches_all, NULL);
+        members_run((member_kind)kind, 5, nan_reaches_all, NULL);
+    }
 }
 
 static void wraps(member *self)
@@ -150,7 +154,8 @@ static void wraps(member *self)
 static void integer_sums_wrap(void **state)
 {
     (void)state;
-    members_run(AS_THREADS, 3, wraps, NULL);
+    for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++)
+        members_run((member_kind)kind, 3, wraps, NULL);
 }
 
 int main(void)

@@ -18,7 +18,7 @@ static const int sizes[] = {1, 2, 3, 5};
 
 static void on_all(member_fn *body)
 {
-    for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++)
+    for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++)
         for (int s = 0; s < 4; s++)
             members_run((member_kind)kind, sizes[s], body, NULL);
 }

@@ -19,7 +19,7 @@ enum { N = 70001 };
 static void on_all(int smallest, member_fn *body)
 {
     static const int sizes[] = {1, 2, 3, 5, 8};
-    for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++)
+    for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++)
         for (int s = 0; s < 5; s++)
             if (sizes[s] >= smallest)
                 members_run((member_kind)kind, sizes[s], body, NULL);
@@ -68,8 +68,11 @@ static void check_messages_and_memory(member *self, lks_group *g)
     EXPECT_OK(self, lks_group_memory_create(g, 5000, &memory));
     *(int *)lks_group_memory_at(memory, rank) = 100 + rank;
     EXPECT_OK(self, lks_group_barrier(g));
-    for (int r = 0; r < size; r++)
-        EXPECT(self, *(int *)lks_group_memory_at(memory, r) == 100 + r, "memory of rank %d", r);
+    for (int r = 0; r < size; r++) {
+        const int *region = lks_group_memory_at(memory, r);
+        EXPECT(self, region != NULL || over_machines(self->kind), "no memory of rank %d", r);
+        EXPECT(self, region == NULL || *region == 100 + r, "memory of rank %d", r);
+    }
     lks_group_memory_destroy(memory);
 }
 
@@ -151,6 +154,8 @@ static void family_fails(member *self)
     float x[4] = {0};
     EXPECT_OK(self, lks_group_split(self->group, self->rank % 2, 0, &part));
     EXPECT_OK(self, lks_group_barrier(self->group));
+    if (over_machines(self->kind)) /* a failure may overtake the last message of an operation */
+        usleep(20 * 1000);
     bool odd = self->rank % 2 != 0;
     lks_status status = LKS_E_MISMATCH;
     const char *text = "rank 0: all_reduce(sum, f32, 4); rank 1: all_reduce(sum, f32, 3)";
@@ -190,7 +195,7 @@ static void family_fails(member *self)
 static void a_family_fails_as_a_whole(void **state)
 {
     (void)state;
-    for (int kind = AS_THREADS; kind <= AS_PROCESSES; kind++)
+    for (int kind = AS_THREADS; kind <= EACH_ALONE; kind++)
         for (int what = 0; what < N_TROUBLES; what++)
             if (what != DEATH || kind == AS_PROCESSES)
                 members_run((member_kind)kind, 5, family_fails, &(const trouble){(trouble)what});

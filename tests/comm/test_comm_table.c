@@ -289,6 +289,13 @@ static void every_operation_as_processes(void **state)
     table_as(AS_PROCESSES);
 }
 
+static void every_operation_over_machines(void **state)
+{
+    (void)state;
+    for (int kind = ON_HALVES; kind <= EACH_ALONE; kind++)
+        table_as((member_kind)kind);
+}
+
 /* The socket only hands out the file: few sizes are enough. */
 static void every_operation_after_meeting_at_a_socket(void **state)
 {
@@ -302,6 +309,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_as_threads),
         cmocka_unit_test(every_operation_as_processes),
+        cmocka_unit_test(every_operation_over_machines),
         cmocka_unit_test(every_operation_after_meeting_at_a_socket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

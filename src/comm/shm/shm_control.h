@@ -18,8 +18,8 @@ enum {
     LKS__SHM_VERSION = 2,
     LKS__PAGE_BYTES = 4096,
     LKS__LINE_BYTES = 128, /* two cache lines: processors fetch them in pairs */
-    LKS__SHM_TEXT_BYTES = 1528,
-    LKS__SHM_RECORDS = 2,       /* failure records per member: of its own thread, of its watcher */
+    LKS__SHM_TEXT_BYTES = 1520,
+    LKS__SHM_RECORDS = 3,       /* failure records per member: of its own thread, its watcher, its engine */
     LKS__STAGE_BYTES = 1 << 18, /* one half of a member's staging area */
     LKS__STAGE_HALVES = 2,
     LKS__MAIL_BYTES = 1 << 18, /* of a member's messages under way, for all receivers together */
@@ -87,6 +87,8 @@ _Static_assert(sizeof(lks__shm_piece) == 64, "data start on a cache line");
 typedef struct lks__shm_record {
     int32_t status; /* lks_status */
     int32_t author; /* the rank that noticed */
+    int32_t by; /* 1 + the process that noticed, where groups reach over machines (comm/mpi); 0: not said */
+    int32_t unused;
     char text[LKS__SHM_TEXT_BYTES];
 } lks__shm_record;
 

@@ -72,8 +72,8 @@ static void poison_family(const lks__shm_member *self)
                         record->text);
 }
 
-void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
-                     ...)
+static void poison(lks__shm_member *self, lks__shm_author author, lks_status status, int by,
+                   const char *format, va_list args)
 {
     lks__shm_control *control = self->control;
     uint32_t index;
@@ -81,12 +81,10 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
     if (atomic_load_explicit(&control->poisoner, memory_order_acquire) == 0 &&
         own_record(self, author, &index)) {
         lks__shm_record *record = record_at(self, index);
-        va_list args;
-        va_start(args, format);
         vsnprintf(record->text, sizeof record->text, format, args);
-        va_end(args);
         record->status = status;
         record->author = self->group.rank;
+        record->by = by;
         uint32_t none = 0;
         /* release: the record is whole for those who see its number */
         atomic_compare_exchange_strong_explicit(&control->poisoner, &none, index + 1, memory_order_acq_rel,
@@ -101,6 +99,44 @@ void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status s
         lks__shm_ring_all(self);
     if (self->family != NULL)
         poison_family(self);
+}
+
+void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
+                     ...)
+{
+    va_list args;
+    va_start(args, format);
+    poison(self, author, status, 0, format, args);
+    va_end(args);
+}
+
+static void poison_by(lks__shm_member *self, int by, lks_status status, const char *format, ...)
+    LKS_PRINTF(4, 5);
+
+static void poison_by(lks__shm_member *self, int by, lks_status status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    poison(self, LKS__BY_ENGINE, status, by + 1, format, args);
+    va_end(args);
+}
+
+void lks__shm_poison_for(lks_group *node, int by, lks_status status, const char *prefix, const char *text)
+{
+    poison_by(lks__shm_member_of(node), by, status, "%s%s", prefix, text);
+}
+
+bool lks__shm_look_for_news(const lks_group *node, lks__shm_news *out)
+{
+    const lks__shm_member *self = (const lks__shm_member *)node;
+    if (node->backend != &lks__shm_backend)
+        return false;
+    const lks__shm_record *record = published(self);
+    if (record == NULL)
+        return false;
+    *out = (lks__shm_news){(lks_status)record->status, lks__shm_failed_by(node), record->by - 1,
+                           record->text};
+    return true;
 }
 
 void lks__shm_adopt_failure(lks__shm_member *self)

@@ -58,12 +58,33 @@ lks_status lks__shm_barrier_wait(lks__shm_member *self, const lks_operation *ope
                                  uint32_t entered) LKS_MUST_USE;
 
 /** Who tells of a failure. Each has a record of its own, so a text is never written by two. */
-typedef enum lks__shm_author { LKS__BY_MEMBER, LKS__BY_WATCHER, LKS__BY_OUTSIDER } lks__shm_author;
+typedef enum lks__shm_author {
+    LKS__BY_MEMBER,
+    LKS__BY_WATCHER,
+    LKS__BY_ENGINE, /* of a group over machines, comm/mpi: any thread of the member's process, under its lock
+                     */
+    LKS__BY_OUTSIDER
+} lks__shm_author;
 
 /** Ends the group with this failure, if it is the first, and wakes all who wait. The text of an LKS_E_PEER
  * says what a peer did ("rank 2 (process 7) left the group"); readers add what they waited in. */
 void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
                      ...) LKS_PRINTF(4, 5);
+
+/** What a group over machines does with the node group of a member's machine, in any thread and under its
+ * engine's lock. Poisons it: process `by` noticed the failure. */
+void lks__shm_poison_for(lks_group *node, int by, lks_status status, const char *prefix, const char *text);
+
+/** How a group has failed. */
+typedef struct lks__shm_news {
+    lks_status status;
+    int author; /* rank; -1: an outsider */
+    int by;     /* process; -1: nothing is said of it */
+    const char *text;
+} lks__shm_news;
+
+/** Returns whether it has failed; a group of one never does. */
+bool lks__shm_look_for_news(const lks_group *node, lks__shm_news *out);
 
 /** The failure of a poisoned group, with the message set for `operation`, in which this member was or was not
  * waiting. */

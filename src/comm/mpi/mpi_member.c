@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Joining and leaving. */
+#include "comm/mpi/mpi_member.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "base/machine.h"
+#include "comm/mpi/mpi_group.h"
+#include "comm/mpi/mpi_steps.h"
+
+/* ---- memory ---- */
+
+/* The parts' private buffers lie behind each other. */
+typedef struct buffer_sizes {
+    size_t flights, hellos, pieces, partials, own, all;
+} buffer_sizes;
+
+static buffer_sizes sizes_of(const lks__mpi_member *self)
+{
+    const lks__mpi_map *map = &self->map;
+    buffer_sizes s;
+    size_t line = LKS__ALIGNMENT;
+    s.flights = lks__round_up(2 * (size_t)map->size * sizeof(lks__mpi_flight), line);
+    s.hellos = lks__mpi_leads(map) ? (size_t)map->n_machines * lks__mpi_hello_bytes() : 0;
+    s.pieces = (size_t)map->n_pieces * self->piece_bytes;
+    s.partials = (size_t)map->n_carried * (size_t)map->pieces_of[map->machine] * self->piece_bytes;
+    s.own = lks__round_up(lks__mpi_chunk_bytes(map->size), line);
+    s.all = s.flights + s.hellos + s.pieces + s.partials + s.own;
+    return s;
+}
+
+static void give_buffers(lks__mpi_member *self, const buffer_sizes *s)
+{
+    char *at = self->buffers;
+    for (int i = 0; i < LKS__MPI_WINDOW; i++) {
+        lks__mpi_part *part = &self->parts[i];
+        part->state = LKS__MPI_DONE;
+        part->flights = (lks__mpi_flight *)(void *)at;
+        part->hellos = at + s->flights;
+        part->pieces = part->hellos + s->hellos;
+        part->partials = part->pieces + s->pieces;
+        part->own = part->partials + s->partials;
+        at += s->all;
+    }
+}
+
+static lks_status get_memory(lks__mpi_member *self)
+{
+    self->piece_bytes = lks__mpi_piece_bytes(lks__mpi_chunk_bytes(self->group.size));
+    buffer_sizes s = sizes_of(self);
+    self->buffers = lks__alloc(LKS__MPI_WINDOW * s.all, LKS__MEM_COMM);
+    self->peers = lks__alloc_array(self->group.size, sizeof *self->peers, LKS__MEM_COMM);
+    self->heard = lks__alloc_array(self->group.size, sizeof *self->heard, LKS__MEM_COMM);
+    self->farewells = lks__alloc_array(self->group.size, sizeof *self->farewells, LKS__MEM_COMM);
+    self->farewell_requests = lks__alloc_array(self->group.size, sizeof *self->farewell_requests,
+                                               LKS__MEM_COMM);
+    if (self->buffers == NULL || self->peers == NULL || self->heard == NULL || self->farewells == NULL ||
+        self->farewell_requests == NULL)
+        return LKS_E_NOMEM;
+    give_buffers(self, &s);
+    for (int m = 0; m < self->map.n_machines; m++)
+        self->heard[m].what = LKS__MPI_NO_SIGNATURE;
+    return LKS_OK;
+}
+
+/* ---- members ---- */
+
+void lks__mpi_member_free(lks__mpi_member *self)
+{
+    if (self == NULL)
+        return;
+    lks_group_memory_destroy(self->shared);
+    lks_group_destroy(self->node);
+    lks__free(self->buffers);
+    lks__free(self->peers);
+    lks__free(self->heard);
+    lks__free(self->farewells);
+    lks__free(self->farewell_requests);
+    lks__free(self);
+}
+
+lks_status lks__mpi_share(lks_group *node, lks_group_memory **out)
+{
+    size_t areas = lks_group_rank(node) == 0 ? 2 : 1; /* the first member has the results as well */
+    size_t bytes = LKS__MPI_BOARD_BYTES + areas * LKS__MPI_WINDOW * LKS__MPI_PART_BYTES;
+    return lks_group_memory_create(node, bytes, out);
+}
+
+static void find_boards(lks__mpi_member *self)
+{
+    for (int i = 0; i < self->map.n_local; i++)
+        self->boards[i] = lks_group_memory_at(self->shared, i);
+    /* relaxed: for people */
+    atomic_store_explicit(&self->boards[self->map.local]->last_what, LKS__MPI_NO_SIGNATURE,
+                          memory_order_relaxed);
+}
+
+lks_status lks__mpi_member_create(lks__mpi_engine *engine, lks_group *node, lks_group_memory *shared,
+                                  const lks__mpi_map *map, lks__mpi_member **out)
+{
+    lks__mpi_member *self = lks__alloc(sizeof *self, LKS__MEM_COMM);
+    if (self == NULL) {
+        lks_group_memory_destroy(shared);
+        lks_group_destroy(node);
+        return LKS_E_NOMEM;
+    }
+    self->group.backend = &lks__mpi_backend;
+    self->group.rank = map->rank;
+    self->group.size = map->size;
+    self->engine = engine;
+    self->node = node;
+    self->shared = shared;
+    self->map = *map;
+    self->has_core = map->n_local <= lks__group_cores();
+    lks_status status = get_memory(self);
+    if (status != LKS_OK) {
+        lks__mpi_member_free(self);
+        return status;
+    }
+    find_boards(self);
+    *out = self;
+    return LKS_OK;
+}
+
+void lks__mpi_member_add(lks__mpi_member *self)
+{
+    lks__mpi_engine *engine = self->engine;
+    pthread_mutex_lock(&engine->lock);
+    self->next = engine->members;
+    engine->members = self;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+void lks__mpi_member_remove(lks__mpi_member *self)
+{
+    lks__mpi_engine *engine = self->engine;
+    pthread_mutex_lock(&engine->lock);
+    lks__mpi_member **link = &engine->members;
+    while (*link != self)
+        link = &(*link)->next;
+    *link = self->next;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* ---- leaving ---- */
+
+static void close_engine(lks__mpi_member *self)
+{
+    lks__mpi_engine *engine = self->engine;
+    lks__wire *wire = engine->wire;
+    lks__mpi_engine_stop(engine);
+    bool failed = engine->failure != LKS_OK;
+    if (engine->listens)
+        wire->backend->cancel(wire, &engine->listening);
+    /* Closing may wait for the others, who may wait for this member on its machine: so it leaves there first.
+     * After a failure nobody is waited for, but the wire may still read what it sends. */
+    if (failed)
+        wire->backend->close(wire, failed);
+    lks__mpi_member_free(self);
+    if (!failed)
+        wire->backend->close(wire, failed);
+    lks__mpi_engine_destroy(engine);
+}
+
+static void mpi_destroy(lks_group *group)
+{
+    lks__mpi_member *self = lks__mpi_member_of(group);
+    lks__mpi_leave(self);
+    if (self->serial == 0) {
+        close_engine(self);
+    } else {
+        lks__mpi_member_remove(self);
+        lks__mpi_member_free(self);
+    }
+}
+
+/* ---- the rest of the table ---- */
+
+static lks_group *mpi_node(lks_group *group)
+{
+    return lks__mpi_member_of(group)->node;
+}
+
+static int mpi_failed_by(const lks_group *group)
+{
+    const lks__mpi_member *self = (const lks__mpi_member *)group;
+    int rank = self->group.size - 1;
+    pthread_mutex_lock(&self->engine->lock);
+    while (rank >= 0 && self->processes[rank] != self->engine->failed_by)
+        rank--;
+    pthread_mutex_unlock(&self->engine->lock);
+    return rank;
+}
+
+const lks__backend lks__mpi_backend = {
+    .run = lks__mpi_run,
+    .task_bytes = sizeof(lks__mpi_task),
+    .post = lks__mpi_post,
+    .test = lks__mpi_test,
+    .wait = lks__mpi_wait,
+    .split = lks__mpi_split,
+    .memory_create = lks__mpi_memory_create,
+    .memory_destroy = lks__mpi_memory_destroy,
+    .node = mpi_node,
+    .failed_by = mpi_failed_by,
+    .destroy = mpi_destroy,
+};
+
+/* ---- joining ---- */
+
+enum { JOIN_VERSION = 1 };
+
+/* What processes tell each other when they join. */
+typedef struct introduction {
+    int32_t version, machine, pid, n_local;
+} introduction;
+
+typedef struct verdict {
+    int32_t status;
+    char text[508];
+} verdict;
+
+/* Everybody must know the same of everybody. */
+static lks_status check(const lks__mpi_engine *engine, const introduction *all)
+{
+    for (int r = 0; r < engine->wire->size; r++) {
+        int n_there = 0;
+        for (int other = 0; other < engine->wire->size; other++)
+            n_there += all[other].machine == all[r].machine;
+        if (all[r].version != JOIN_VERSION)
+            return lks__fail(LKS_E_ARG, "rank %d is of another version of lockstep", r);
+        if (all[r].n_local != n_there)
+            return lks__fail(LKS_E_ARG, "rank %d has found %d members on its machine, not %d", r,
+                             all[r].n_local, n_there);
+    }
+    return LKS_OK;
+}
+
+/* Whether all members are threads of one process, as in tests: then process numbers tell nothing. */
+static bool in_one_process(const introduction *all, int n)
+{
+    for (int r = 1; r < n; r++)
+        if (all[r].pid != all[0].pid || all[r].machine == all[0].machine)
+            return false;
+    return true;
+}
+
+/* Takes `node` and `shared` over. */
+static lks_status make_member(lks__mpi_engine *engine, lks_group *node, lks_group_memory *shared,
+                              const introduction *all, lks__mpi_member **out)
+{
+    lks__mpi_map map;
+    int machines[LKS_GROUP_MAX_SIZE], n = engine->wire->size;
+    for (int r = 0; r < n; r++)
+        machines[r] = all[r].machine;
+    lks__mpi_map_init(&map, machines, engine->wire->rank, n);
+    lks_status status = lks__mpi_member_create(engine, node, shared, &map, out);
+    for (int r = 0; r < n && status == LKS_OK; r++) {
+        (*out)->processes[r] = r;
+        (*out)->peers[r].pid = all[r].pid;
+    }
+    return status;
+}
+
+/* Tells all what became of this member, and makes one failure out of any. */
+static lks_status agree(lks__mpi_engine *engine, lks_status status)
+{
+    verdict *all = lks__alloc_array(engine->wire->size, sizeof *all, LKS__MEM_COMM);
+    verdict own = {.status = status};
+    if (all == NULL)
+        return LKS_E_NOMEM;
+    if (status != LKS_OK)
+        snprintf(own.text, sizeof own.text, "%s", lks_error_message());
+    lks_status exchange = lks__mpi_tell_all(engine, &own, sizeof own, all);
+    for (int r = 0; r < engine->wire->size && exchange == LKS_OK; r++)
+        if (all[r].status != LKS_OK)
+            exchange = lks__fail((lks_status)all[r].status, "rank %d cannot join: %s", r, all[r].text);
+    lks__free(all);
+    return exchange;
+}
+
+/* Finds out who is where. */
+static lks_status introduce(lks__mpi_engine *engine, lks_group *node, introduction *all)
+{
+    introduction own = {JOIN_VERSION, engine->wire->machine, (int32_t)getpid(), lks_group_size(node)};
+    lks_status status = lks__mpi_tell_all(engine, &own, sizeof own, all);
+    if (status == LKS_OK)
+        status = check(engine, all);
+    engine->same_process = in_one_process(all, engine->wire->size);
+    engine->next_serial = 1;
+    return status;
+}
+
+static lks_status join(lks__mpi_engine *engine, lks_group *node, lks__mpi_member **out)
+{
+    introduction all[LKS_GROUP_MAX_SIZE] = {{0}};
+    lks_group_memory *shared = NULL;
+    lks_status status = introduce(engine, node, all); /* the same on all members */
+    if (status == LKS_OK)
+        status = lks__mpi_share(node, &shared);
+    if (shared == NULL) {
+        lks_group_destroy(node);
+        return status;
+    }
+    status = agree(engine, make_member(engine, node, shared, all, out));
+    if (status != LKS_OK)
+        return status;
+    lks__mpi_member_add(*out);
+    return lks__mpi_engine_start(engine);
+}
+
+lks_status lks__mpi_join(lks__wire *wire, lks_group *node, const lks_group_config *config, lks_group **out)
+{
+    lks__mpi_engine *engine = NULL;
+    lks__mpi_member *self = NULL;
+    lks_status status = LKS_OK;
+    *out = NULL;
+    if (wire->size > LKS_GROUP_MAX_SIZE)
+        status = lks__fail(LKS_E_ARG, "a group of %d members is not possible; 1 to %d are", wire->size,
+                           LKS_GROUP_MAX_SIZE);
+    if (status == LKS_OK)
+        status = lks__mpi_engine_create(wire, node, config, &engine);
+    if (status != LKS_OK)
+        lks_group_destroy(node);
+    else
+        status = join(engine, node, &self);
+    if (status != LKS_OK) {
+        wire->backend->close(wire, true);
+        lks__mpi_member_free(self);
+        lks__mpi_engine_destroy(engine);
+        return status;
+    }
+    *out = &self->group;
+    return LKS_OK;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "comm/machines.h"
+
+#include "check.h"
+
+#include <pthread.h>
+
+#include "comm/mpi/mpi_group.h"
+#include "comm/thread_wire.h"
+
+typedef struct guest {
+    lks__wire *wire;
+    lks_group *node;
+    lks_group_config config;
+    lks_group *group;
+    lks_status status;
+    char text[512];
+} guest;
+
+/* Each machine's members, in the order of their ranks. */
+static void create_nodes(int size, const int *machine_of, double timeout_s, guest *guests)
+{
+    for (int r = 0; r < size; r++) {
+        lks_group *members[MACHINES_MAX_SIZE];
+        int n = 0;
+        if (guests[r].node != NULL)
+            continue;
+        for (int other = r; other < size; other++)
+            n += machine_of[other] == machine_of[r];
+        CHECK_OK(lks_group_create_threads(n, timeout_s, members));
+        n = 0;
+        for (int other = r; other < size; other++)
+            if (machine_of[other] == machine_of[r])
+                guests[other].node = members[n++];
+    }
+}
+
+static void *join(void *argument)
+{
+    guest *g = argument;
+    g->status = lks__mpi_join(g->wire, g->node, &g->config, &g->group);
+    snprintf(g->text, sizeof g->text, "%s", lks_error_message());
+    return NULL;
+}
+
+static void create(int size, const int *machine_of, const lks_group_config *config, lks_group **members)
+{
+    guest guests[MACHINES_MAX_SIZE] = {{NULL}};
+    lks__wire *wires[MACHINES_MAX_SIZE];
+    pthread_t threads[MACHINES_MAX_SIZE];
+    assert_true(size <= MACHINES_MAX_SIZE);
+    thread_wires_create(size, machine_of, wires);
+    create_nodes(size, machine_of, config->timeout_s, guests);
+    for (int r = 0; r < size; r++) {
+        guests[r].wire = wires[r];
+        guests[r].config = *config;
+        assert_int_equal(pthread_create(&threads[r], NULL, join, &guests[r]), 0);
+    }
+    for (int r = 0; r < size; r++)
+        pthread_join(threads[r], NULL);
+    for (int r = 0; r < size; r++) {
+        if (guests[r].status != LKS_OK)
+            fail_msg("rank %d cannot join: %s", r, guests[r].text);
+        members[r] = guests[r].group;
+    }
+}
+
+void machines_create(int size, const int *machine_of, double timeout_s, lks_group **members)
+{
+    lks_group_config config = lks_group_config_default();
+    config.timeout_s = timeout_s;
+    create(size, machine_of, &config, members);
+}
+
+void machines_create_fast(int size, const int *machine_of, double timeout_s, lks_group **members)
+{
+    lks_group_config config = lks_group_config_default();
+    config.timeout_s = timeout_s;
+    config.fast = true;
+    create(size, machine_of, &config, members);
+}
