@@ -28,6 +28,10 @@ int lks__group_cores(void);
  * quota. A launcher may have given each its own (mpirun does), so that none knows of the others'. */
 int lks__cores_of(int n, const pid_t *pids);
 
+/** The memory and swap space that processes here can have at most: the machine's, or what a cgroup allows;
+ * INT64_MAX when nobody says. */
+int64_t lks__machine_memory_bytes(void);
+
 /** The largest resident size that this process has had. */
 int64_t lks__peak_memory_bytes(void);
 

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/machine.h"
+#include "base/text.h"
 #include "conf/settings.h"
 #include "data/dataset_files.h"
 #include "plan/plan_config.h"
@@ -156,6 +157,29 @@ lks_status lks__check_processes(int64_t processes)
     return lks_group_config_from_env(&ignored); /* refuses processes of an MPI launcher */
 }
 
+/* A run that this machine can never hold: what is in use all the time in every step alone is more. The
+ * processes of an MPI launcher may be spread over machines, of which each has one at least. */
+static lks_status check_memory(const lks_plan *plan)
+{
+    const lks_plan_memory *m = &plan->memory;
+    lks_group_config group;
+    bool together = lks_group_config_from_env(&group) == LKS_OK && group.backend != LKS_BACKEND_MPI;
+    int64_t processes = together ? plan->processes : 1, has = lks__machine_memory_bytes();
+    double of_each = (double)m->gradients + (double)m->activations + (double)m->data;
+    double needed = (double)m->parameters + (double)m->optimizer + (double)processes * of_each;
+    char a[LKS__SIZE_BYTES], b[LKS__SIZE_BYTES], c[LKS__SIZE_BYTES], d[LKS__SIZE_BYTES];
+    if (needed <= (double)has)
+        return LKS_OK;
+    return lks__error_hint(
+        lks__fail(
+            LKS_E_ARG,
+            "the run needs more memory than this machine has, which is %s: %s for parameters, %s for the "
+            "optimizer, %s for each of %lld process%s",
+            lks__size_text(has, a), lks__size_text(m->parameters, b), lks__size_text(m->optimizer, c),
+            lks__size_text((int64_t)of_each, d), (long long)processes, processes == 1 ? "" : "es"),
+        "a smaller model, a smaller batch.local or fewer processes need less; lockstep plan tells how much");
+}
+
 lks_status lks_train_check(const lks_config *config, int processes, const lks_train_options *options,
                            lks_plan *out)
 {
@@ -167,6 +191,8 @@ lks_status lks_train_check(const lks_config *config, int processes, const lks_tr
                                  : plan_of(settings, processes, &plan);
     if (status == LKS_OK)
         status = lks__check_processes(plan.processes);
+    if (status == LKS_OK)
+        status = check_memory(&plan);
     if (status == LKS_OK && !options->resume)
         status = lks__run_dir_check(settings->output, options->overwrite);
     if (status == LKS_OK && options->init_path != NULL) {
