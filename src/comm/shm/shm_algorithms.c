@@ -5,9 +5,10 @@
 #include "comm/kernels.h"
 #include "comm/shm/shm_staging.h"
 
-/* Up to here everyone that gets the result adds up everything itself, after one barrier. It reads (size - 1)
- * times the bytes that it would read of its chunk, but a second barrier costs more. */
-enum { EAGER_BYTES = 4096, CHUNK_ALIGNMENT_BYTES = 64 };
+/* Up to here everyone that gets the result adds up everything itself, after one barrier. For all_reduce it
+ * reads (size - 1) times the bytes that it would read of its chunk, but a second barrier costs more: most
+ * where members share cores. The root of a reduce reads the same bytes either way. */
+enum { EAGER_BYTES = 4096, EAGER_ALL_REDUCE_BYTES = 1024, CHUNK_ALIGNMENT_BYTES = 64 };
 
 /* ---- arithmetic ---- */
 
@@ -31,23 +32,59 @@ static size_t chunk_start(size_t n, size_t element, int rank, int size)
     return start < n ? start : n;
 }
 
+/* A member's chunk of n elements, in bytes from their start. */
+typedef struct chunk {
+    size_t start, bytes;
+} chunk;
+
+static chunk chunk_of(const lks__shm_member *self, int rank, const lks_operation *operation, size_t n)
+{
+    size_t element = lks__dtype_bytes(operation->dtype);
+    size_t start = chunk_start(n, element, rank, self->group.size) * element;
+    size_t end = chunk_start(n, element, rank + 1, self->group.size) * element;
+    return (chunk){start, end - start};
+}
+
 static bool is_root(const lks__shm_member *self, const lks_operation *operation)
 {
     return self->group.rank == operation->root;
 }
 
-/* Copies from staging; the own row of a result in place is there already. */
+static char *input_at(const lks_operation *operation, const lks__piece *p, int row)
+{
+    return (char *)operation->in + at(operation, p, row);
+}
+
+static char *output_at(const lks_operation *operation, const lks__piece *p, int row)
+{
+    return (char *)operation->out + at(operation, p, row);
+}
+
 static void fetch_row(const lks_operation *operation, const lks__piece *p, int row, const char *staged)
 {
-    memcpy((char *)operation->out + at(operation, p, row), staged, bytes_of(operation, p->n));
+    memcpy(output_at(operation, p, row), staged, bytes_of(operation, p->n));
+}
+
+/* What a member has itself is not staged, since nobody else reads it. In place it is where it belongs. */
+static void fetch_own(const lks_operation *operation, const lks__piece *p, int in_row, int out_row)
+{
+    const char *in = input_at(operation, p, in_row);
+    if (output_at(operation, p, out_row) != in)
+        fetch_row(operation, p, out_row, in);
 }
 
 /* ---- stage ---- */
 
+static void stage_for_all(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+{
+    memcpy(lks__stage_for_all(self, self->group.rank, p), input_at(operation, p, 0),
+           bytes_of(operation, p->n));
+}
+
+/* One writes and others read, or others write and one reads: nothing can be exchanged. */
 static void stage_data(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
-    memcpy(lks__stage_input(self, self->group.rank, p->half),
-           (const char *)operation->in + at(operation, p, 0), bytes_of(operation, p->n));
+    memcpy(lks__stage_area(self, self->group.rank, p), input_at(operation, p, 0), bytes_of(operation, p->n));
 }
 
 static void stage_roots_data(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
@@ -56,12 +93,20 @@ static void stage_roots_data(const lks__shm_member *self, const lks_operation *o
         stage_data(self, operation, p);
 }
 
+static void stage_others_data(const lks__shm_member *self, const lks_operation *operation,
+                              const lks__piece *p)
+{
+    if (!is_root(self, operation))
+        stage_data(self, operation, p);
+}
+
+/* To each other member its row. */
 static void stage_rows(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
-    char *input = lks__stage_input(self, self->group.rank, p->half);
     for (int row = 0; row < self->group.size; row++)
-        memcpy(input + (size_t)row * lks__stage_row_bytes(self->group.size),
-               (const char *)operation->in + at(operation, p, row), bytes_of(operation, p->n));
+        if (row != self->group.rank)
+            memcpy(lks__stage_for_one(self, self->group.rank, row, p), input_at(operation, p, row),
+                   bytes_of(operation, p->n));
 }
 
 static void stage_roots_rows(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
@@ -88,62 +133,71 @@ static char *place_of(const lks__shm_member *self, int rank)
     return offer != 0 ? lks__shm_address(self, offer >> 1) : NULL;
 }
 
+/* To each other member its chunk. */
 static void stage_unless_placed(const lks__shm_member *self, const lks_operation *operation,
                                 const lks__piece *p)
 {
-    if (lks__shm_offer(self, self->group.rank) == 0)
-        stage_data(self, operation, p);
+    if (lks__shm_offer(self, self->group.rank) != 0)
+        return;
+    for (int r = 0; r < self->group.size; r++) {
+        chunk c = chunk_of(self, r, operation, p->n);
+        if (r != self->group.rank)
+            memcpy(lks__stage_for_one(self, self->group.rank, r, p), input_at(operation, p, 0) + c.start,
+                   c.bytes);
+    }
 }
 
 /* ---- reduce ---- */
 
-/* Reduces n elements that lie `offset` bytes from the start of every member's input. */
-static void reduce_inputs(const lks__shm_member *self, const lks_operation *operation, int half,
-                          size_t offset, size_t n, void *out)
+/* Reduces `bytes` bytes of every member, a block at a time, to the first target, and copies each block to the
+ * other targets while a near cache has it. */
+static void reduce_blocks(const lks_operation *operation, int size, char *const *data, size_t bytes,
+                          int n_targets, char *const *targets)
 {
+    enum { BLOCK_BYTES = 8192 }; /* what lks__reduce does at a time */
     const void *sources[LKS_GROUP_MAX_SIZE];
-    for (int r = 0; r < self->group.size; r++)
-        sources[r] = lks__stage_input(self, r, half) + offset;
-    lks__reduce(out, sources, self->group.size, n, operation->dtype, operation->op);
+    for (size_t done = 0; done < bytes; done += BLOCK_BYTES) {
+        size_t block = bytes - done < BLOCK_BYTES ? bytes - done : BLOCK_BYTES;
+        for (int r = 0; r < size; r++)
+            sources[r] = data[r] + done;
+        lks__reduce(targets[0] + done, sources, size, block / lks__dtype_bytes(operation->dtype),
+                    operation->dtype, operation->op);
+        for (int i = 1; i < n_targets; i++)
+            memcpy(targets[i] + done, targets[0] + done, block);
+    }
 }
 
+/* To where this member's result goes, if it gets one, and to where the others look for it. */
 static void reduce_chunk(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
-    const void *sources[LKS_GROUP_MAX_SIZE];
-    size_t element = lks__dtype_bytes(operation->dtype);
-    size_t first = chunk_start(p->n, element, self->group.rank, self->group.size);
-    size_t last = chunk_start(p->n, element, self->group.rank + 1, self->group.size);
+    char *data[LKS_GROUP_MAX_SIZE], *targets[2];
+    int n_targets = 0, own = self->group.rank;
+    chunk c = chunk_of(self, own, operation, p->n);
     for (int r = 0; r < self->group.size; r++) {
-        const char *place = place_of(self, r);
-        const char *data = place != NULL ? place + at(operation, p, 0) : lks__stage_input(self, r, p->half);
-        sources[r] = data + first * element;
+        char *place = place_of(self, r);
+        data[r] = place == NULL ? lks__stage_for_one(self, r, own, p) : place + at(operation, p, 0) + c.start;
     }
-    lks__reduce(lks__stage_result(self, p->half) + first * element, sources, self->group.size, last - first,
-                operation->dtype, operation->op);
+    data[own] = input_at(operation, p, 0) + c.start;
+    bool all_get_it = operation->collective == LKS_ALL_REDUCE;
+    if (all_get_it || is_root(self, operation))
+        targets[n_targets++] = output_at(operation, p, 0) + c.start;
+    if (all_get_it || !is_root(self, operation))
+        targets[n_targets++] = lks__stage_result(self, own, p);
+    reduce_blocks(operation, self->group.size, data, c.bytes, n_targets, targets);
 }
 
-/* Each member reduces its chunk, a block at a time, and writes it over everybody's data: nobody else reads or
- * writes that chunk. Between two barriers. */
+/* Each member reduces its chunk and writes it over everybody's data: nobody else reads or writes that chunk.
+ * Between two barriers. */
 static void reduce_over_all(const lks__shm_member *self, const lks_operation *operation, char *const *places)
 {
-    enum {
-        BLOCK_BYTES = 8192
-    }; /* what lks__reduce does at a time: still in a near cache when it is copied */
-    const void *sources[LKS_GROUP_MAX_SIZE];
-    int size = self->group.size, own = self->group.rank;
-    size_t element = lks__dtype_bytes(operation->dtype);
-    size_t at_bytes = chunk_start(operation->count, element, own, size) * element;
-    size_t end_bytes = chunk_start(operation->count, element, own + 1, size) * element;
-    while (at_bytes < end_bytes) {
-        size_t bytes = end_bytes - at_bytes < BLOCK_BYTES ? end_bytes - at_bytes : BLOCK_BYTES;
-        for (int r = 0; r < size; r++)
-            sources[r] = places[r] + at_bytes;
-        lks__reduce(places[own] + at_bytes, sources, size, bytes / element, operation->dtype, operation->op);
-        for (int r = 0; r < size; r++)
-            if (r != own)
-                memcpy(places[r] + at_bytes, places[own] + at_bytes, bytes);
-        at_bytes += bytes;
+    char *data[LKS_GROUP_MAX_SIZE], *targets[LKS_GROUP_MAX_SIZE];
+    int n_targets = 1;
+    chunk own = chunk_of(self, self->group.rank, operation, operation->count);
+    for (int r = 0; r < self->group.size; r++) {
+        data[r] = places[r] + own.start;
+        targets[r == self->group.rank ? 0 : n_targets++] = data[r];
     }
+    reduce_blocks(operation, self->group.size, data, own.bytes, n_targets, targets);
 }
 
 lks_status lks__shm_reduce_in_place(lks__shm_member *self, const lks_operation *operation)
@@ -170,9 +224,14 @@ lks_status lks__shm_reduce_in_place(lks__shm_member *self, const lks_operation *
 
 /* ---- fetch ---- */
 
+/* The chunks that others have reduced. */
 static void fetch_result(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
-    fetch_row(operation, p, 0, lks__stage_result(self, p->half));
+    for (int r = 0; r < self->group.size; r++) {
+        chunk c = chunk_of(self, r, operation, p->n);
+        if (r != self->group.rank)
+            memcpy(output_at(operation, p, 0) + c.start, lks__stage_result(self, r, p), c.bytes);
+    }
 }
 
 static void fetch_roots_result(const lks__shm_member *self, const lks_operation *operation,
@@ -184,7 +243,10 @@ static void fetch_roots_result(const lks__shm_member *self, const lks_operation 
 
 static void fetch_reduced(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
-    reduce_inputs(self, operation, p->half, 0, p->n, (char *)operation->out + at(operation, p, 0));
+    const void *sources[LKS_GROUP_MAX_SIZE];
+    for (int r = 0; r < self->group.size; r++)
+        sources[r] = lks__stage_area(self, r, p);
+    lks__reduce(output_at(operation, p, 0), sources, self->group.size, p->n, operation->dtype, operation->op);
 }
 
 static void fetch_reduced_to_root(const lks__shm_member *self, const lks_operation *operation,
@@ -197,40 +259,52 @@ static void fetch_reduced_to_root(const lks__shm_member *self, const lks_operati
 static void fetch_reduced_row(const lks__shm_member *self, const lks_operation *operation,
                               const lks__piece *p)
 {
-    size_t own_row = (size_t)self->group.rank * lks__stage_row_bytes(self->group.size);
-    reduce_inputs(self, operation, p->half, own_row, p->n, (char *)operation->out + at(operation, p, 0));
+    const void *sources[LKS_GROUP_MAX_SIZE];
+    for (int r = 0; r < self->group.size; r++)
+        sources[r] = lks__stage_for_one(self, r, self->group.rank, p);
+    sources[self->group.rank] = input_at(operation, p, self->group.rank);
+    lks__reduce(output_at(operation, p, 0), sources, self->group.size, p->n, operation->dtype, operation->op);
 }
 
 static void fetch_from_root(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (!is_root(self, operation))
-        fetch_row(operation, p, 0, lks__stage_input(self, operation->root, p->half));
+        fetch_row(operation, p, 0, lks__stage_area(self, operation->root, p));
 }
 
 static void fetch_own_row(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
-    size_t own_row = (size_t)self->group.rank * lks__stage_row_bytes(self->group.size);
-    fetch_row(operation, p, 0, lks__stage_input(self, operation->root, p->half) + own_row);
+    if (is_root(self, operation))
+        fetch_own(operation, p, self->group.rank, 0);
+    else
+        fetch_row(operation, p, 0, lks__stage_for_one(self, operation->root, self->group.rank, p));
 }
 
 static void fetch_all(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     for (int r = 0; r < self->group.size; r++)
-        fetch_row(operation, p, r, lks__stage_input(self, r, p->half));
+        if (r != self->group.rank)
+            fetch_row(operation, p, r, lks__stage_for_all(self, r, p));
+    fetch_own(operation, p, 0, self->group.rank);
 }
 
 static void fetch_all_to_root(const lks__shm_member *self, const lks_operation *operation,
                               const lks__piece *p)
 {
-    if (is_root(self, operation))
-        fetch_all(self, operation, p);
+    if (!is_root(self, operation))
+        return;
+    for (int r = 0; r < self->group.size; r++)
+        if (r != self->group.rank)
+            fetch_row(operation, p, r, lks__stage_area(self, r, p));
+    fetch_own(operation, p, 0, self->group.rank);
 }
 
 static void fetch_own_rows(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
-    size_t own_row = (size_t)self->group.rank * lks__stage_row_bytes(self->group.size);
     for (int r = 0; r < self->group.size; r++)
-        fetch_row(operation, p, r, lks__stage_input(self, r, p->half) + own_row);
+        if (r != self->group.rank)
+            fetch_row(operation, p, r, lks__stage_for_one(self, r, self->group.rank, p));
+    fetch_own(operation, p, self->group.rank, self->group.rank);
 }
 
 /* ---- the table ---- */
@@ -239,9 +313,9 @@ static const lks__algorithm algorithms[LKS__N_COLLECTIVES] = {
     [LKS_ALL_REDUCE] = {false, stage_unless_placed, reduce_chunk, fetch_result},
     [LKS_BROADCAST] = {false, stage_roots_data, NULL, fetch_from_root},
     [LKS_REDUCE] = {false, stage_unless_placed, reduce_chunk, fetch_roots_result},
-    [LKS_ALL_GATHER] = {false, stage_data, NULL, fetch_all},
+    [LKS_ALL_GATHER] = {false, stage_for_all, NULL, fetch_all},
     [LKS_REDUCE_SCATTER] = {true, stage_rows, NULL, fetch_reduced_row},
-    [LKS_GATHER] = {false, stage_data, NULL, fetch_all_to_root},
+    [LKS_GATHER] = {false, stage_others_data, NULL, fetch_all_to_root},
     [LKS_SCATTER] = {true, stage_roots_rows, NULL, fetch_own_row},
     [LKS_ALL_TO_ALL] = {true, stage_rows, NULL, fetch_own_rows},
     /* all others are barriers */
@@ -250,13 +324,14 @@ static const lks__algorithm algorithms[LKS__N_COLLECTIVES] = {
 static const lks__algorithm all_reduce_eager = {false, stage_data, NULL, fetch_reduced};
 static const lks__algorithm reduce_eager = {false, stage_data, NULL, fetch_reduced_to_root};
 
-const lks__algorithm *lks__shm_algorithm(const lks_operation *operation)
+const lks__algorithm *lks__shm_algorithm(const lks__shm_member *self, const lks_operation *operation)
 {
-    if (bytes_of(operation, operation->count) <= EAGER_BYTES) {
-        if (operation->collective == LKS_ALL_REDUCE)
-            return &all_reduce_eager;
-        if (operation->collective == LKS_REDUCE)
-            return &reduce_eager;
-    }
+    /* relaxed: published by the first barrier */
+    bool crowded = atomic_load_explicit(&self->control->crowded, memory_order_relaxed) != 0;
+    size_t bytes = bytes_of(operation, operation->count);
+    if (operation->collective == LKS_ALL_REDUCE && bytes <= (crowded ? EAGER_BYTES : EAGER_ALL_REDUCE_BYTES))
+        return &all_reduce_eager;
+    if (operation->collective == LKS_REDUCE && bytes <= EAGER_BYTES)
+        return &reduce_eager;
     return &algorithms[operation->collective];
 }

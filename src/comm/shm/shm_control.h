@@ -15,7 +15,7 @@
 #include "comm/collective.h"
 
 enum {
-    LKS__SHM_VERSION = 2,
+    LKS__SHM_VERSION = 3,
     LKS__PAGE_BYTES = 4096,
     LKS__LINE_BYTES = 128, /* two cache lines: processors fetch them in pairs */
     LKS__SHM_TEXT_BYTES = 1520,
@@ -98,7 +98,8 @@ typedef struct lks__shm_control {
     _Atomic uint32_t version;    /* LKS__SHM_VERSION, set by the first to come */
     _Atomic uint32_t size;       /* members; same */
     _Atomic uint64_t handed_out; /* of the file's first group: bytes behind it that have been given away */
-    char pad_identity[LKS__LINE_BYTES - 2 * sizeof(uint32_t) - sizeof(uint64_t)];
+    _Atomic uint32_t crowded;    /* 1: a member has no core of its own; final after the first barrier */
+    char pad_identity[LKS__LINE_BYTES - 3 * sizeof(uint32_t) - sizeof(uint64_t)];
 
     _Atomic uint32_t word;     /* LKS__WORD_...; futex */
     _Atomic uint32_t poisoner; /* 1 + index of the record that counts; 0: none */

@@ -47,6 +47,7 @@ static void reset(lks__shm_member *self)
     atomic_store_explicit(&control->outsider, 0, memory_order_relaxed);
     atomic_store_explicit(&control->n_left, 0, memory_order_relaxed);
     atomic_store_explicit(&control->handed_out, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->crowded, 0, memory_order_relaxed);
     atomic_store_explicit(&control->size, 0, memory_order_relaxed);
     atomic_store_explicit(&control->version, 0, memory_order_relaxed);
     atomic_store_explicit(&control->word, 0, memory_order_release);
@@ -180,6 +181,8 @@ lks_status lks__shm_claim_slot(lks__shm_member *self)
         return refuse(self, lks__fail(LKS_E_ARG, "two members say that they are rank %d: processes %d and %d",
                                       rank, (int)owner, (int)pid));
     self->joined = true;
+    if (!self->has_core) /* relaxed: published by the first barrier */
+        atomic_store_explicit(&control->crowded, 1, memory_order_relaxed);
     /* relaxed: for people */
     atomic_store_explicit(&slot->family_rank,
                           (uint32_t)(self->family != NULL ? self->family->group.rank : rank),

@@ -16,26 +16,47 @@
 typedef struct lks__piece {
     size_t first, n;
     int half;
+    int use; /* how often this half was used before, modulo 2 size */
 } lks__piece;
 
-/** The bytes of a half that belong to one row, when it holds a part of each of `size` rows: whole cache
- * lines. */
-static inline size_t lks__stage_row_bytes(int size)
+/** A half has `size` parts: the bytes of one. Whole cache lines. */
+static inline size_t lks__stage_part_bytes(int size)
 {
     return LKS__STAGE_BYTES / (size_t)size / 64 * 64;
 }
 
-_Static_assert(LKS__STAGE_BYTES / LKS_GROUP_MAX_SIZE >= 64, "every row has a part of a half");
+_Static_assert(LKS__STAGE_BYTES / LKS_GROUP_MAX_SIZE >= 64, "every part has bytes");
 
-static inline char *lks__stage_input(const lks__shm_member *self, int rank, int half)
+/* A member writes where it has read last, if it can: with each use of a half, who writes what is exchanged.
+ * Writing what one has written oneself and another has read since is slow on processors whose cores keep such
+ * lines and have to be told to the reader's cache one by one (comm/README.md has figures). */
+
+/** Where what member `area` writes lies, if nothing is exchanged; area `size` is that of results. */
+static inline char *lks__stage_area(const lks__shm_member *self, int area, const lks__piece *p)
 {
     return (char *)self->control + lks__shm_staging_at(self->group.size) +
-           (size_t)(rank * LKS__STAGE_HALVES + half) * LKS__STAGE_BYTES;
+           (size_t)(area * LKS__STAGE_HALVES + p->half) * LKS__STAGE_BYTES;
 }
 
-static inline char *lks__stage_result(const lks__shm_member *self, int half)
+/** What `from` writes and all others read. */
+static inline char *lks__stage_for_all(const lks__shm_member *self, int from, const lks__piece *p)
 {
-    return lks__stage_input(self, self->group.size, half); /* the results follow the last member's inputs */
+    return lks__stage_area(self, (from + p->use) % self->group.size, p);
+}
+
+/** What `from` writes and `to` reads: at most lks__stage_part_bytes. */
+static inline char *lks__stage_for_one(const lks__shm_member *self, int from, int to, const lks__piece *p)
+{
+    bool exchanged = p->use % 2 != 0;
+    size_t part = (size_t)(exchanged ? from : to) * lks__stage_part_bytes(self->group.size);
+    return lks__stage_area(self, exchanged ? to : from, p) + part;
+}
+
+/** The part of the result that `from` writes and all others, or the root, read. */
+static inline char *lks__stage_result(const lks__shm_member *self, int from, const lks__piece *p)
+{
+    int size = self->group.size;
+    return lks__stage_area(self, size, p) + (size_t)((from + p->use) % size) * lks__stage_part_bytes(size);
 }
 
 /** How an operation goes: stage, barrier, fetch, piece by piece. With `reduce` there is a step more: stage,
@@ -61,6 +82,6 @@ uint64_t lks__shm_place_offer(const lks__shm_member *self, const lks_operation *
 lks_status lks__shm_reduce_in_place(lks__shm_member *self, const lks_operation *operation) LKS_MUST_USE;
 
 /** The one for this operation: a function of what is equal on all members only. */
-const lks__algorithm *lks__shm_algorithm(const lks_operation *operation);
+const lks__algorithm *lks__shm_algorithm(const lks__shm_member *self, const lks_operation *operation);
 
 #endif

@@ -10,18 +10,22 @@
 static lks__piece take_piece(lks__shm_member *self, const lks__shm_task *task, bool in_rows)
 {
     const lks_operation *operation = task->operation;
-    size_t bytes = in_rows ? lks__stage_row_bytes(self->group.size) : LKS__STAGE_BYTES;
+    int size = self->group.size;
+    size_t bytes = lks__stage_part_bytes(size) * (in_rows ? 1 : (size_t)size);
     size_t most = bytes / lks__dtype_bytes(operation->dtype), left = operation->count - task->done;
     lks__piece p = {.first = task->done, .n = left < most ? left : most};
-    if (p.n > 0)
-        p.half = (int)(self->turn++ % LKS__STAGE_HALVES);
+    if (p.n > 0) {
+        p.half = (int)(self->turn % LKS__STAGE_HALVES);
+        p.use = (int)((uint32_t)(self->turn / LKS__STAGE_HALVES) % (2 * (uint32_t)size));
+        self->turn++;
+    }
     return p;
 }
 
 /* Stages the next piece, which may be empty, and comes to its barrier. */
 static void enter(lks__shm_member *self, lks__shm_task *task)
 {
-    const lks__algorithm *algorithm = lks__shm_algorithm(task->operation);
+    const lks__algorithm *algorithm = lks__shm_algorithm(self, task->operation);
     task->present = take_piece(self, task, algorithm->in_rows);
     if (task->present.n > 0)
         algorithm->stage(self, task->operation, &task->present);
@@ -31,7 +35,7 @@ static void enter(lks__shm_member *self, lks__shm_task *task)
 static void start(lks__shm_member *self, lks__shm_task *task)
 {
     task->started = true;
-    if (lks__shm_algorithm(task->operation)->reduce != NULL) {
+    if (lks__shm_algorithm(self, task->operation)->reduce != NULL) {
         task->exchanges = true;
         task->offer = lks__shm_place_offer(self, task->operation);
     }
@@ -47,7 +51,7 @@ static void start(lks__shm_member *self, lks__shm_task *task)
 /* The barrier of the present piece has been passed. Returns: LKS_OK: that was the last one. */
 static lks_status advance(lks__shm_member *self, lks__shm_task *task)
 {
-    const lks__algorithm *algorithm = lks__shm_algorithm(task->operation);
+    const lks__algorithm *algorithm = lks__shm_algorithm(self, task->operation);
     if (task->in_place)
         return LKS_OK;
     if (algorithm->reduce != NULL && task->present.n > 0 && task->present.first == 0) {
