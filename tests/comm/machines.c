@@ -43,13 +43,16 @@ static void *join(void *argument)
     return NULL;
 }
 
-static void create(int size, const int *machine_of, const lks_group_config *config, lks_group **members)
+static void create(int size, const int *machine_of, const lks_group_config *config, uint64_t delay_seed,
+                   lks_group **members)
 {
     guest guests[MACHINES_MAX_SIZE] = {{NULL}};
     lks__wire *wires[MACHINES_MAX_SIZE];
     pthread_t threads[MACHINES_MAX_SIZE];
     assert_true(size <= MACHINES_MAX_SIZE);
     thread_wires_create(size, machine_of, wires);
+    if (delay_seed != 0)
+        thread_wires_delay(wires[0], delay_seed, 5);
     create_nodes(size, machine_of, config->timeout_s, guests);
     for (int r = 0; r < size; r++) {
         guests[r].wire = wires[r];
@@ -69,7 +72,7 @@ void machines_create(int size, const int *machine_of, double timeout_s, lks_grou
 {
     lks_group_config config = lks_group_config_default();
     config.timeout_s = timeout_s;
-    create(size, machine_of, &config, members);
+    create(size, machine_of, &config, 0, members);
 }
 
 void machines_create_fast(int size, const int *machine_of, double timeout_s, lks_group **members)
@@ -77,5 +80,13 @@ void machines_create_fast(int size, const int *machine_of, double timeout_s, lks
     lks_group_config config = lks_group_config_default();
     config.timeout_s = timeout_s;
     config.fast = true;
-    create(size, machine_of, &config, members);
+    create(size, machine_of, &config, 0, members);
+}
+
+void machines_create_delayed(int size, const int *machine_of, double timeout_s, uint64_t seed,
+                             lks_group **members)
+{
+    lks_group_config config = lks_group_config_default();
+    config.timeout_s = timeout_s;
+    create(size, machine_of, &config, seed, members);
 }

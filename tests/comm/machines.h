@@ -15,4 +15,8 @@ void machines_create(int size, const int *machine_of, double timeout_s, lks_grou
 /** The same with LKS_GROUP_CONFIG.fast. */
 void machines_create_fast(int size, const int *machine_of, double timeout_s, lks_group **members);
 
+/** The same as machines_create, with messages that come late and overtake each other (thread_wires_delay). */
+void machines_create_delayed(int size, const int *machine_of, double timeout_s, uint64_t seed,
+                             lks_group **members);
+
 #endif
