@@ -164,22 +164,26 @@ static size_t region_bytes(const lks__reducer *reducer)
 /* Collective. */
 static lks_status map_regions(lks__reducer *reducer)
 {
-    lks_status status = lks_group_memory_create(reducer->node, region_bytes(reducer), &reducer->memory);
+    lks_status status = lks_group_memory_create(reducer->group, region_bytes(reducer), &reducer->memory);
     if (status != LKS_OK)
         return status;
-    bool alone = reducer->all_slots == NULL;
-    for (int rank = 0; rank < reducer->size; rank++) {
-        region member = region_at(reducer, rank);
-        reducer->member_arenas[rank] = member.arena;
-        if (alone)
-            reducer->slots[rank] = member.slot;
+    int member = 0; /* of node, whose ranks follow the group's */
+    for (int rank = 0; rank < reducer->group_size; rank++) {
+        if (reducer->all_slots != NULL)
+            reducer->slots[rank] = &reducer->all_slots[rank];
+        if (lks_group_memory_at(reducer->memory, rank) == NULL)
+            continue; /* on another machine */
+        region its = region_at(reducer, rank);
+        if (reducer->all_slots == NULL)
+            reducer->slots[rank] = its.slot;
+        if (member == 0)
+            reducer->values = its.values;
+        if (member == reducer->rank) {
+            reducer->arenas[0] = its.arena;
+            reducer->own_slot = its.slot;
+        }
+        reducer->member_arenas[member++] = its.arena;
     }
-    for (int rank = 0; rank < reducer->group_size && !alone; rank++)
-        reducer->slots[rank] = &reducer->all_slots[rank];
-    region own = region_at(reducer, reducer->rank);
-    reducer->arenas[0] = own.arena;
-    reducer->own_slot = own.slot;
-    reducer->values = region_at(reducer, 0).values;
     return LKS_OK;
 }
 
@@ -206,7 +210,7 @@ static lks_status create_shared(lks__reducer *reducer, const lks__reducer_config
         return status;
     if (status == LKS_OK)
         status = create_exchange(reducer, config);
-    return lks__agree(reducer->group, status); /* one machine alone may be short of memory */
+    return lks__agree(reducer->group, status);
 }
 
 static lks_status allocate(lks__reducer *reducer, const lks__reducer_config *config)

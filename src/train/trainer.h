@@ -51,8 +51,7 @@ struct lks_trainer {
 
     lks_group *node;       /* the group's members on this machine */
     int machines;          /* of the group; each has a copy of parameters and optimizer state */
-    lks_group *firsts;     /* the first members of the machines; NULL: not one of them, or one machine */
-    uint64_t *hashes;      /* [2 * parameters]: own copy's and rank 0's; NULL: the same */
+    uint64_t *hashes;      /* [2 * parameters]: those of the own copy, and of rank 0's; NULL: one machine */
     int64_t compared_step; /* after which the copies were last compared */
     int64_t comparisons;   /* of copies */
 

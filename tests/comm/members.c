@@ -122,8 +122,18 @@ static void run_processes(member_kind kind, int size, job *jobs)
         close(config.fd);
 }
 
+static member_kind kind_by_environment(member_kind kind)
+{
+    const char *name = getenv("LKS_TEST_MEMBERS");
+    for (int k = 0; k < N_MEMBER_KINDS && kind == AS_THREADS && name != NULL; k++)
+        if (strcmp(name, member_kind_names[k]) == 0)
+            return (member_kind)k;
+    return kind;
+}
+
 void members_run(member_kind kind, int size, member_fn *body, const void *context)
 {
+    kind = kind_by_environment(kind);
     char(*failures)[MEMBER_TEXT_BYTES] = mmap(NULL, MAX_SIZE * sizeof *failures, PROT_READ | PROT_WRITE,
                                               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(failures != MAP_FAILED && size <= MAX_SIZE);

@@ -41,7 +41,9 @@ typedef void member_fn(member *self);
 
 extern const char *const member_kind_names[N_MEMBER_KINDS];
 
-/** Runs body on all members and fails the test with the first member's failure. Hangs end by an alarm. */
+/** Runs body on all members and fails the test with the first member's failure. Hangs end by an alarm.
+ * LKS_TEST_MEMBERS="on machines in turns" or another kind's name is played in place of AS_THREADS, so that a
+ * program of tests can be run once more. */
 void members_run(member_kind kind, int size, member_fn *body, const void *context);
 
 /** Notes the first failure. */

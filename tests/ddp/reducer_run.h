@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 
 #include "base/alloc.h"
-#include "comm/split_machines.h"
+#include "comm/machines.h"
 #include "ddp/reducer.h"
 
 enum { MAX_SIZE = 8, N_TENSORS = 6, ARENA = 36032 };
@@ -328,13 +328,20 @@ typedef struct seat {
 static inline void *thread_main(void *argument)
 {
     seat *s = argument;
-    lks_group *group;
-    finding *found = &s->run->found[lks_group_rank(s->group)];
-    found->status = split_machines(s->group, s->run->machines, &group);
-    if (found->status == LKS_OK)
-        play(s->run, group);
-    lks_group_destroy(group);
+    play(s->run, s->group);
+    lks_group_destroy(s->group);
     return NULL;
+}
+
+static inline void create_members(const run *r, lks_group **members)
+{
+    bool several = false;
+    for (int rank = 1; rank < r->size; rank++)
+        several = several || r->machines[rank] != r->machines[0];
+    if (several)
+        machines_create(r->size, r->machines, timeout_s, members);
+    else
+        CHECK_OK(lks_group_create_threads(r->size, timeout_s, members));
 }
 
 static inline void run_threads(run *r)
@@ -342,7 +349,7 @@ static inline void run_threads(run *r)
     lks_group *members[MAX_SIZE];
     pthread_t threads[MAX_SIZE];
     seat seats[MAX_SIZE];
-    CHECK_OK(lks_group_create_threads(r->size, timeout_s, members));
+    create_members(r, members);
     for (int rank = 0; rank < r->size; rank++) {
         seats[rank] = (seat){r, members[rank]};
         CHECK_INT(pthread_create(&threads[rank], NULL, thread_main, &seats[rank]), 0);

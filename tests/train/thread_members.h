@@ -12,7 +12,7 @@
 
 #include <lockstep/group.h>
 
-#include "comm/split_machines.h"
+#include "comm/machines.h"
 
 enum { MAX_MEMBERS = 8 };
 
@@ -44,9 +44,7 @@ static inline void *seated_main(void *argument)
 {
     const seated *s = argument;
     seat *own = s->member;
-    own->status = split_machines(own->group, machines_of_members, &own->group);
-    if (own->status == LKS_OK)
-        own->status = s->part(s->member);
+    own->status = s->part(s->member);
     snprintf(own->message, sizeof own->message, "%s", own->status != LKS_OK ? lks_error_message() : "");
     lks_group_destroy(own->group);
     return NULL;
@@ -59,6 +57,18 @@ static inline void deal_out_by_environment(int n)
         machines_of_members[i] = (int)(i * strtol(text, NULL, 10) / n);
 }
 
+static inline void create_members(int n, lks_group **groups)
+{
+    enum { TIMEOUT_S = 60 };
+    bool several = false;
+    for (int i = 1; i < n; i++)
+        several = several || machines_of_members[i] != machines_of_members[0];
+    if (several)
+        machines_create(n, machines_of_members, TIMEOUT_S, groups);
+    else
+        CHECK_OK(lks_group_create_threads(n, TIMEOUT_S, groups));
+}
+
 /** Plays the part on n threads, each a member of one group. members: n elements of `bytes`, which begin with
  * a seat. */
 static inline void run_members(int n, member_part *part, size_t bytes, void *members)
@@ -67,7 +77,7 @@ static inline void run_members(int n, member_part *part, size_t bytes, void *mem
     pthread_t threads[MAX_MEMBERS];
     seated all[MAX_MEMBERS];
     deal_out_by_environment(n);
-    CHECK_OK(lks_group_create_threads(n, 60, groups));
+    create_members(n, groups);
     for (int i = 0; i < n; i++) {
         all[i] = (seated){.member = seat_of(members, bytes, i), .part = part};
         seat_of(members, bytes, i)->group = groups[i];
