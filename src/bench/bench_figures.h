@@ -14,6 +14,8 @@ typedef struct lks__bench_row {
     double algorithm_rate;                 /* bytes over the median time */
     double bus_rate;                       /* that, times lks__bench_bus_factor */
     int64_t wrong;                         /* elements, on all members */
+    int64_t barriers, read_bytes,
+        written_bytes; /* of one call, of the member that has most; 0: not counted */
 } lks__bench_row;
 
 /** How many rows of `count` elements the largest buffer of a member has. */

@@ -7,9 +7,10 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "bench/bench_values.h"
+#include "comm/backend.h"
 #include "comm/collective.h"
 
-enum { PAGE_BYTES = 4096 };
+enum { PAGE_BYTES = 4096, N_COSTS = 3 };
 
 typedef struct bench {
     lks_group *group;
@@ -20,6 +21,7 @@ typedef struct bench {
     void *in, *out;           /* the same for an operation in place */
     double *seconds;          /* [lks__bench_most_calls()] */
     uint64_t call;            /* calls so far */
+    int64_t cost[N_COSTS];    /* of the last call: barriers, bytes read, bytes written */
     lks_operation operation;  /* of the present size */
 } bench;
 
@@ -108,9 +110,14 @@ static lks_status run_call(bench *b, double *seconds)
     lks_status status = lks_group_barrier(b->group);
     if (status != LKS_OK)
         return status;
+    lks__cost before = b->group->cost;
     int64_t start_ns = lks__now_ns();
     status = is_ping_pong(b) ? play_ping_pong(b) : lks_group_run(b->group, &b->operation);
     *seconds = lks__seconds_since(start_ns);
+    lks__cost after = b->group->cost;
+    b->cost[0] = (int64_t)(after.barriers - before.barriers);
+    b->cost[1] = (int64_t)(after.read_bytes - before.read_bytes);
+    b->cost[2] = (int64_t)(after.written_bytes - before.written_bytes);
     if (is_ping_pong(b))
         *seconds = b->rank > 1 ? 0 : *seconds / 2;
     return status;
@@ -146,6 +153,20 @@ static lks_status warm_up(bench *b, int *calls)
     return status;
 }
 
+/* What all members know of their calls. */
+static lks_status collect(bench *b, int calls, lks__bench_row *row)
+{
+    lks_status status = lks_group_all_reduce(b->group, &row->wrong, 1, LKS_I64, LKS_SUM);
+    if (status == LKS_OK)
+        status = lks_group_all_reduce(b->group, b->cost, N_COSTS, LKS_I64, LKS_MAX);
+    if (status == LKS_OK) /* a call takes as long as its slowest member */
+        status = lks_group_all_reduce(b->group, b->seconds, (size_t)calls, LKS_F64, LKS_MAX);
+    row->barriers = b->cost[0];
+    row->read_bytes = b->cost[1];
+    row->written_bytes = b->cost[2];
+    return status;
+}
+
 static lks_status measure_size(bench *b, lks__bench_row *row)
 {
     int calls;
@@ -153,12 +174,10 @@ static lks_status measure_size(bench *b, lks__bench_row *row)
     row->wrong = status == LKS_OK ? wrong_after_call(b) : 0;
     for (int i = 0; i < calls && status == LKS_OK; i++)
         status = run_call(b, &b->seconds[i]);
-    if (status == LKS_OK) {
-        row->wrong += wrong_after_call(b);
-        status = lks_group_all_reduce(b->group, &row->wrong, 1, LKS_I64, LKS_SUM);
-    }
-    if (status == LKS_OK) /* a call takes as long as its slowest member */
-        status = lks_group_all_reduce(b->group, b->seconds, (size_t)calls, LKS_F64, LKS_MAX);
+    if (status != LKS_OK)
+        return status;
+    row->wrong += wrong_after_call(b);
+    status = collect(b, calls, row);
     if (status == LKS_OK)
         lks__bench_summarize(b->config, b->size, calls, b->seconds, row);
     return status;

@@ -52,11 +52,13 @@ const char *lks__bench_line(const lks__bench_row *row, char out[LKS__BENCH_LINE_
 
 static json_t *row_to_json(const lks__bench_row *row)
 {
-    return json_pack("{s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "bytes", (json_int_t)row->bytes,
-                     "count", (json_int_t)row->count, "calls", row->calls, "min_us", 1e6 * row->min_s,
-                     "median_us", 1e6 * row->median_s, "mean_us", 1e6 * row->mean_s, "max_us",
-                     1e6 * row->max_s, "algorithm_gb_per_s", 1e-9 * row->algorithm_rate, "bus_gb_per_s",
-                     1e-9 * row->bus_rate, "wrong_elements", (json_int_t)row->wrong);
+    return json_pack("{s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "bytes",
+                     (json_int_t)row->bytes, "count", (json_int_t)row->count, "calls", row->calls, "min_us",
+                     1e6 * row->min_s, "median_us", 1e6 * row->median_s, "mean_us", 1e6 * row->mean_s,
+                     "max_us", 1e6 * row->max_s, "algorithm_gb_per_s", 1e-9 * row->algorithm_rate,
+                     "bus_gb_per_s", 1e-9 * row->bus_rate, "barriers", (json_int_t)row->barriers,
+                     "read_bytes", (json_int_t)row->read_bytes, "written_bytes",
+                     (json_int_t)row->written_bytes, "wrong_elements", (json_int_t)row->wrong);
 }
 
 /* An argument that the operation does not take is null. */

@@ -34,10 +34,17 @@ typedef struct lks__backend {
 
 enum { LKS__FAILURE_TEXT_BYTES = 1800 };
 
+/** What a member has done so far, for tests and benchmarks. */
+typedef struct lks__cost {
+    uint64_t barriers;
+    uint64_t read_bytes, written_bytes; /* of data */
+} lks__cost;
+
 struct lks_group {
     const lks__backend *backend;
     int rank;
     int size;
+    lks__cost cost;     /* owner only; a backend that does not count leaves it alone */
     lks_status failure; /* the first one; LKS_OK: none */
     char failure_text[LKS__FAILURE_TEXT_BYTES];
     struct lks__wire *wire; /* a group over shared memory: that of its members' MPI job, closed with it */

@@ -50,6 +50,13 @@ static bool is_root(const lks__shm_member *self, const lks_operation *operation)
     return self->group.rank == operation->root;
 }
 
+static void reduce(lks__shm_member *self, const lks_operation *operation, const void *const *sources,
+                   size_t n, void *out)
+{
+    lks__reduce(out, sources, self->group.size, n, operation->dtype, operation->op);
+    lks__shm_count(self, bytes_of(operation, n) * (size_t)self->group.size, bytes_of(operation, n));
+}
+
 static char *input_at(const lks_operation *operation, const lks__piece *p, int row)
 {
     return (char *)operation->in + at(operation, p, row);
@@ -60,56 +67,58 @@ static char *output_at(const lks_operation *operation, const lks__piece *p, int 
     return (char *)operation->out + at(operation, p, row);
 }
 
-static void fetch_row(const lks_operation *operation, const lks__piece *p, int row, const char *staged)
+static void fetch_row(lks__shm_member *self, const lks_operation *operation, const lks__piece *p, int row,
+                      const char *staged)
 {
-    memcpy(output_at(operation, p, row), staged, bytes_of(operation, p->n));
+    lks__shm_copy(self, output_at(operation, p, row), staged, bytes_of(operation, p->n));
 }
 
 /* What a member has itself is not staged, since nobody else reads it. In place it is where it belongs. */
-static void fetch_own(const lks_operation *operation, const lks__piece *p, int in_row, int out_row)
+static void fetch_own(lks__shm_member *self, const lks_operation *operation, const lks__piece *p, int in_row,
+                      int out_row)
 {
     const char *in = input_at(operation, p, in_row);
     if (output_at(operation, p, out_row) != in)
-        fetch_row(operation, p, out_row, in);
+        fetch_row(self, operation, p, out_row, in);
 }
 
 /* ---- stage ---- */
 
-static void stage_for_all(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void stage_for_all(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
-    memcpy(lks__stage_for_all(self, self->group.rank, p), input_at(operation, p, 0),
-           bytes_of(operation, p->n));
+    lks__shm_copy(self, lks__stage_for_all(self, self->group.rank, p), input_at(operation, p, 0),
+                  bytes_of(operation, p->n));
 }
 
 /* One writes and others read, or others write and one reads: nothing can be exchanged. */
-static void stage_data(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void stage_data(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
-    memcpy(lks__stage_area(self, self->group.rank, p), input_at(operation, p, 0), bytes_of(operation, p->n));
+    lks__shm_copy(self, lks__stage_area(self, self->group.rank, p), input_at(operation, p, 0),
+                  bytes_of(operation, p->n));
 }
 
-static void stage_roots_data(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void stage_roots_data(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (is_root(self, operation))
         stage_data(self, operation, p);
 }
 
-static void stage_others_data(const lks__shm_member *self, const lks_operation *operation,
-                              const lks__piece *p)
+static void stage_others_data(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (!is_root(self, operation))
         stage_data(self, operation, p);
 }
 
 /* To each other member its row. */
-static void stage_rows(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void stage_rows(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     for (int row = 0; row < self->group.size; row++)
         if (row != self->group.rank)
-            memcpy(lks__stage_for_one(self, self->group.rank, row, p), input_at(operation, p, row),
-                   bytes_of(operation, p->n));
+            lks__shm_copy(self, lks__stage_for_one(self, self->group.rank, row, p),
+                          input_at(operation, p, row), bytes_of(operation, p->n));
 }
 
-static void stage_roots_rows(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void stage_roots_rows(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (is_root(self, operation))
         stage_rows(self, operation, p);
@@ -134,16 +143,15 @@ static char *place_of(const lks__shm_member *self, int rank)
 }
 
 /* To each other member its chunk. */
-static void stage_unless_placed(const lks__shm_member *self, const lks_operation *operation,
-                                const lks__piece *p)
+static void stage_unless_placed(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (lks__shm_offer(self, self->group.rank) != 0)
         return;
     for (int r = 0; r < self->group.size; r++) {
         chunk c = chunk_of(self, r, operation, p->n);
         if (r != self->group.rank)
-            memcpy(lks__stage_for_one(self, self->group.rank, r, p), input_at(operation, p, 0) + c.start,
-                   c.bytes);
+            lks__shm_copy(self, lks__stage_for_one(self, self->group.rank, r, p),
+                          input_at(operation, p, 0) + c.start, c.bytes);
     }
 }
 
@@ -151,24 +159,23 @@ static void stage_unless_placed(const lks__shm_member *self, const lks_operation
 
 /* Reduces `bytes` bytes of every member, a block at a time, to the first target, and copies each block to the
  * other targets while a near cache has it. */
-static void reduce_blocks(const lks_operation *operation, int size, char *const *data, size_t bytes,
-                          int n_targets, char *const *targets)
+static void reduce_blocks(lks__shm_member *self, const lks_operation *operation, char *const *data,
+                          size_t bytes, int n_targets, char *const *targets)
 {
     enum { BLOCK_BYTES = 8192 }; /* what lks__reduce does at a time */
     const void *sources[LKS_GROUP_MAX_SIZE];
     for (size_t done = 0; done < bytes; done += BLOCK_BYTES) {
         size_t block = bytes - done < BLOCK_BYTES ? bytes - done : BLOCK_BYTES;
-        for (int r = 0; r < size; r++)
+        for (int r = 0; r < self->group.size; r++)
             sources[r] = data[r] + done;
-        lks__reduce(targets[0] + done, sources, size, block / lks__dtype_bytes(operation->dtype),
-                    operation->dtype, operation->op);
+        reduce(self, operation, sources, block / lks__dtype_bytes(operation->dtype), targets[0] + done);
         for (int i = 1; i < n_targets; i++)
-            memcpy(targets[i] + done, targets[0] + done, block);
+            lks__shm_copy(self, targets[i] + done, targets[0] + done, block);
     }
 }
 
 /* To where this member's result goes, if it gets one, and to where the others look for it. */
-static void reduce_chunk(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void reduce_chunk(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     char *data[LKS_GROUP_MAX_SIZE], *targets[2];
     int n_targets = 0, own = self->group.rank;
@@ -183,12 +190,12 @@ static void reduce_chunk(const lks__shm_member *self, const lks_operation *opera
         targets[n_targets++] = output_at(operation, p, 0) + c.start;
     if (all_get_it || !is_root(self, operation))
         targets[n_targets++] = lks__stage_result(self, own, p);
-    reduce_blocks(operation, self->group.size, data, c.bytes, n_targets, targets);
+    reduce_blocks(self, operation, data, c.bytes, n_targets, targets);
 }
 
 /* Each member reduces its chunk and writes it over everybody's data: nobody else reads or writes that chunk.
  * Between two barriers. */
-static void reduce_over_all(const lks__shm_member *self, const lks_operation *operation, char *const *places)
+static void reduce_over_all(lks__shm_member *self, const lks_operation *operation, char *const *places)
 {
     char *data[LKS_GROUP_MAX_SIZE], *targets[LKS_GROUP_MAX_SIZE];
     int n_targets = 1;
@@ -197,7 +204,7 @@ static void reduce_over_all(const lks__shm_member *self, const lks_operation *op
         data[r] = places[r] + own.start;
         targets[r == self->group.rank ? 0 : n_targets++] = data[r];
     }
-    reduce_blocks(operation, self->group.size, data, own.bytes, n_targets, targets);
+    reduce_blocks(self, operation, data, own.bytes, n_targets, targets);
 }
 
 lks_status lks__shm_reduce_in_place(lks__shm_member *self, const lks_operation *operation)
@@ -225,86 +232,82 @@ lks_status lks__shm_reduce_in_place(lks__shm_member *self, const lks_operation *
 /* ---- fetch ---- */
 
 /* The chunks that others have reduced. */
-static void fetch_result(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void fetch_result(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     for (int r = 0; r < self->group.size; r++) {
         chunk c = chunk_of(self, r, operation, p->n);
         if (r != self->group.rank)
-            memcpy(output_at(operation, p, 0) + c.start, lks__stage_result(self, r, p), c.bytes);
+            lks__shm_copy(self, output_at(operation, p, 0) + c.start, lks__stage_result(self, r, p), c.bytes);
     }
 }
 
-static void fetch_roots_result(const lks__shm_member *self, const lks_operation *operation,
-                               const lks__piece *p)
+static void fetch_roots_result(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (is_root(self, operation))
         fetch_result(self, operation, p);
 }
 
-static void fetch_reduced(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void fetch_reduced(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     const void *sources[LKS_GROUP_MAX_SIZE];
     for (int r = 0; r < self->group.size; r++)
         sources[r] = lks__stage_area(self, r, p);
-    lks__reduce(output_at(operation, p, 0), sources, self->group.size, p->n, operation->dtype, operation->op);
+    reduce(self, operation, sources, p->n, output_at(operation, p, 0));
 }
 
-static void fetch_reduced_to_root(const lks__shm_member *self, const lks_operation *operation,
-                                  const lks__piece *p)
+static void fetch_reduced_to_root(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (is_root(self, operation))
         fetch_reduced(self, operation, p);
 }
 
-static void fetch_reduced_row(const lks__shm_member *self, const lks_operation *operation,
-                              const lks__piece *p)
+static void fetch_reduced_row(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     const void *sources[LKS_GROUP_MAX_SIZE];
     for (int r = 0; r < self->group.size; r++)
         sources[r] = lks__stage_for_one(self, r, self->group.rank, p);
     sources[self->group.rank] = input_at(operation, p, self->group.rank);
-    lks__reduce(output_at(operation, p, 0), sources, self->group.size, p->n, operation->dtype, operation->op);
+    reduce(self, operation, sources, p->n, output_at(operation, p, 0));
 }
 
-static void fetch_from_root(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void fetch_from_root(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (!is_root(self, operation))
-        fetch_row(operation, p, 0, lks__stage_area(self, operation->root, p));
+        fetch_row(self, operation, p, 0, lks__stage_area(self, operation->root, p));
 }
 
-static void fetch_own_row(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void fetch_own_row(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (is_root(self, operation))
-        fetch_own(operation, p, self->group.rank, 0);
+        fetch_own(self, operation, p, self->group.rank, 0);
     else
-        fetch_row(operation, p, 0, lks__stage_for_one(self, operation->root, self->group.rank, p));
+        fetch_row(self, operation, p, 0, lks__stage_for_one(self, operation->root, self->group.rank, p));
 }
 
-static void fetch_all(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void fetch_all(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     for (int r = 0; r < self->group.size; r++)
         if (r != self->group.rank)
-            fetch_row(operation, p, r, lks__stage_for_all(self, r, p));
-    fetch_own(operation, p, 0, self->group.rank);
+            fetch_row(self, operation, p, r, lks__stage_for_all(self, r, p));
+    fetch_own(self, operation, p, 0, self->group.rank);
 }
 
-static void fetch_all_to_root(const lks__shm_member *self, const lks_operation *operation,
-                              const lks__piece *p)
+static void fetch_all_to_root(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     if (!is_root(self, operation))
         return;
     for (int r = 0; r < self->group.size; r++)
         if (r != self->group.rank)
-            fetch_row(operation, p, r, lks__stage_area(self, r, p));
-    fetch_own(operation, p, 0, self->group.rank);
+            fetch_row(self, operation, p, r, lks__stage_area(self, r, p));
+    fetch_own(self, operation, p, 0, self->group.rank);
 }
 
-static void fetch_own_rows(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
+static void fetch_own_rows(lks__shm_member *self, const lks_operation *operation, const lks__piece *p)
 {
     for (int r = 0; r < self->group.size; r++)
         if (r != self->group.rank)
-            fetch_row(operation, p, r, lks__stage_for_one(self, r, self->group.rank, p));
-    fetch_own(operation, p, self->group.rank, self->group.rank);
+            fetch_row(self, operation, p, r, lks__stage_for_one(self, r, self->group.rank, p));
+    fetch_own(self, operation, p, self->group.rank, self->group.rank);
 }
 
 /* ---- the table ---- */

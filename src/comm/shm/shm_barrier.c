@@ -183,6 +183,7 @@ uint32_t lks__shm_arrive(lks__shm_member *self, const lks_operation *operation)
     /* relaxed: one writer, this member; published by the arrival */
     uint64_t arrivals = atomic_load_explicit(&slot->arrivals, memory_order_relaxed);
     atomic_store_explicit(&slot->arrivals, arrivals + 1, memory_order_relaxed);
+    self->group.cost.barriers++;
     /* release: all that this member wrote; acquire: the last to come reads what all wrote. Read-modify-writes
      * keep each other's release sequences, so the last one synchronises with every earlier one. */
     uint32_t entered = atomic_fetch_add_explicit(&self->control->word, 1, memory_order_acq_rel);

@@ -83,7 +83,7 @@ static lks_status work_on_send(lks__shm_member *self, lks__shm_task *task)
         piece->what = signature.what;
         piece->count = signature.count;
         if (part > 0)
-            memcpy(piece + 1, (const char *)operation->in + task->done_bytes, part);
+            lks__shm_copy(self, piece + 1, (const char *)operation->in + task->done_bytes, part);
         task->started = true;
         task->done_bytes += part;
         /* release: the piece */
@@ -143,7 +143,7 @@ static lks_status work_on_recv(lks__shm_member *self, lks__shm_task *task)
             return status;
         size_t part = part_bytes(self, bytes, task->done_bytes);
         if (part > 0)
-            memcpy((char *)operation->out + task->done_bytes, piece + 1, part);
+            lks__shm_copy(self, (char *)operation->out + task->done_bytes, piece + 1, part);
         task->started = true;
         task->done_bytes += part;
         /* release: the piece has been read */

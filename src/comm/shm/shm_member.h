@@ -4,6 +4,7 @@
 #define LKS_COMM_SHM_MEMBER_H
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "comm/backend.h"
 #include "comm/shm/segment.h"
@@ -40,6 +41,19 @@ static inline lks__shm_member *lks__shm_member_of(lks_group *group)
 static inline lks__shm_slot *lks__shm_slot_of(const lks__shm_member *self, int rank)
 {
     return &self->control->slots[rank];
+}
+
+static inline void lks__shm_count(lks__shm_member *self, size_t read_bytes, size_t written_bytes)
+{
+    self->group.cost.read_bytes += read_bytes;
+    self->group.cost.written_bytes += written_bytes;
+}
+
+/** memcpy of data, which is counted. */
+static inline void lks__shm_copy(lks__shm_member *self, void *to, const void *from, size_t bytes)
+{
+    memcpy(to, from, bytes);
+    lks__shm_count(self, bytes, bytes);
 }
 
 /** Comes to the barrier, with the operation that it belongs to, and returns when all have come.

@@ -66,7 +66,7 @@ static inline char *lks__stage_result(const lks__shm_member *self, int from, con
  * reduce: writes this member's chunk of the piece's result.
  * fetch:  reads what this member gets of the piece from inputs or results.
  */
-typedef void lks__stage_fn(const lks__shm_member *self, const lks_operation *operation, const lks__piece *p);
+typedef void lks__stage_fn(lks__shm_member *self, const lks_operation *operation, const lks__piece *p);
 
 typedef struct lks__algorithm {
     bool in_rows;                          /* a piece is a part of every row */
