@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "base/alloc.h"
 #include "comm/mpi/mpi_group.h"
 #include "comm/thread_wire.h"
 
@@ -43,24 +44,39 @@ static void *join(void *argument)
     return NULL;
 }
 
-static void create(int size, const int *machine_of, const lks_group_config *config, uint64_t delay_seed,
-                   lks_group **members)
+/* How a group is made. */
+typedef struct setting {
+    double timeout_s;
+    bool fast;
+    uint64_t delay_seed; /* 0: messages come at once */
+    int64_t fail_nth;    /* allocation; 0: none */
+} setting;
+
+static void run_guests(int size, const int *machine_of, const setting *how, guest *guests)
 {
-    guest guests[MACHINES_MAX_SIZE] = {{NULL}};
     lks__wire *wires[MACHINES_MAX_SIZE];
     pthread_t threads[MACHINES_MAX_SIZE];
     assert_true(size <= MACHINES_MAX_SIZE);
     thread_wires_create(size, machine_of, wires);
-    if (delay_seed != 0)
-        thread_wires_delay(wires[0], delay_seed, 5);
-    create_nodes(size, machine_of, config->timeout_s, guests);
+    if (how->delay_seed != 0)
+        thread_wires_delay(wires[0], how->delay_seed, 5);
+    create_nodes(size, machine_of, how->timeout_s, guests);
+    lks__alloc_fail_nth(how->fail_nth);
     for (int r = 0; r < size; r++) {
         guests[r].wire = wires[r];
-        guests[r].config = *config;
+        guests[r].config = lks_group_config_default();
+        guests[r].config.timeout_s = how->timeout_s;
+        guests[r].config.fast = how->fast;
         assert_int_equal(pthread_create(&threads[r], NULL, join, &guests[r]), 0);
     }
     for (int r = 0; r < size; r++)
         pthread_join(threads[r], NULL);
+}
+
+static void create(int size, const int *machine_of, const setting *how, lks_group **members)
+{
+    guest guests[MACHINES_MAX_SIZE] = {{NULL}};
+    run_guests(size, machine_of, how, guests);
     for (int r = 0; r < size; r++) {
         if (guests[r].status != LKS_OK)
             fail_msg("rank %d cannot join: %s", r, guests[r].text);
@@ -70,23 +86,32 @@ static void create(int size, const int *machine_of, const lks_group_config *conf
 
 void machines_create(int size, const int *machine_of, double timeout_s, lks_group **members)
 {
-    lks_group_config config = lks_group_config_default();
-    config.timeout_s = timeout_s;
-    create(size, machine_of, &config, 0, members);
+    create(size, machine_of, &(setting){.timeout_s = timeout_s}, members);
 }
 
 void machines_create_fast(int size, const int *machine_of, double timeout_s, lks_group **members)
 {
-    lks_group_config config = lks_group_config_default();
-    config.timeout_s = timeout_s;
-    config.fast = true;
-    create(size, machine_of, &config, 0, members);
+    create(size, machine_of, &(setting){.timeout_s = timeout_s, .fast = true}, members);
 }
 
 void machines_create_delayed(int size, const int *machine_of, double timeout_s, uint64_t seed,
                              lks_group **members)
 {
-    lks_group_config config = lks_group_config_default();
-    config.timeout_s = timeout_s;
-    create(size, machine_of, &config, seed, members);
+    create(size, machine_of, &(setting){.timeout_s = timeout_s, .delay_seed = seed}, members);
+}
+
+int machines_try_create(int size, const int *machine_of, int64_t nth, lks_status status, lks_group **members)
+{
+    guest guests[MACHINES_MAX_SIZE] = {{NULL}};
+    int n_joined = 0;
+    run_guests(size, machine_of, &(setting){.timeout_s = 30, .fail_nth = nth}, guests);
+    for (int r = 0; r < size; r++) {
+        members[r] = guests[r].group;
+        assert_true((members[r] != NULL) == (guests[r].status == LKS_OK));
+        if (members[r] != NULL)
+            n_joined++;
+        else if (guests[r].status != status)
+            fail_msg("rank %d: %s: %s", r, lks_status_name(guests[r].status), guests[r].text);
+    }
+    return n_joined;
 }

@@ -19,4 +19,8 @@ void machines_create_fast(int size, const int *machine_of, double timeout_s, lks
 void machines_create_delayed(int size, const int *machine_of, double timeout_s, uint64_t seed,
                              lks_group **members);
 
+/** The same as machines_create where the nth allocation from joining on fails. Returns how many members have
+ * joined; the others fail with `status`, and are NULL. */
+int machines_try_create(int size, const int *machine_of, int64_t nth, lks_status status, lks_group **members);
+
 #endif

@@ -88,12 +88,15 @@ static bool is_small(const lks__mpi_map *map, const lks_operation *operation)
            hello_bytes(map, operation) <= LKS__MPI_PAYLOAD_BYTES;
 }
 
-/* The wire's all_reduce is one of all processes. */
+/* The wire's all_reduce is one of all processes. Largest and smallest floats are left to our own: an MPI need
+ * not pass NaN on. */
 static bool can_be_fast(const lks__mpi_member *self, const lks_operation *operation)
 {
-    bool fits = operation->dtype != LKS_U8 && operation->dtype != LKS_BF16;
-    return self->engine->fast && self->serial == 0 && operation->collective == LKS_ALL_REDUCE && fits &&
-           self->engine->wire->backend->all_reduce != NULL;
+    bool real = operation->dtype == LKS_F32 || operation->dtype == LKS_F64;
+    bool whole = operation->dtype == LKS_I32 || operation->dtype == LKS_I64;
+    bool compares = operation->op == LKS_MAX || operation->op == LKS_MIN;
+    return self->engine->fast && self->serial == 0 && operation->collective == LKS_ALL_REDUCE &&
+           (whole || (real && !compares)) && self->engine->wire->backend->all_reduce != NULL;
 }
 
 const lks__mpi_algorithm *lks__mpi_algorithm_of(const lks__mpi_member *self, const lks_operation *operation,

@@ -157,6 +157,9 @@ void lks__mpi_engine_stop(lks__mpi_engine *engine)
     pthread_mutex_unlock(&engine->lock);
     pthread_join(engine->thread, NULL);
     engine->has_thread = false;
+    if (engine->listens)
+        engine->wire->backend->cancel(engine->wire, &engine->listening);
+    engine->listens = false;
 }
 
 /* ---- create, destroy ---- */
@@ -176,6 +179,7 @@ lks_status lks__mpi_engine_create(lks__wire *wire, lks_group *node, const lks_gr
     engine->node = node;
     engine->timeout_ns = lks__timeout_ns(config->timeout_s);
     engine->fast = config->fast;
+    engine->next_serial = 1;
     pthread_mutex_init(&engine->lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -199,14 +203,14 @@ void lks__mpi_engine_destroy(lks__mpi_engine *engine)
 /* ---- while joining ---- */
 
 /* Those from whom nothing has come: "rank 1; rank 2". */
-static lks_status missing(const lks__mpi_engine *engine, const bool *waits, int n)
+static lks_status missing(const lks__wire *wire, int64_t timeout_ns, const bool *waits)
 {
     char text[512] = "";
-    for (int r = 0; r < n; r++)
+    for (int r = 0; r < wire->size; r++)
         if (waits[r])
             lks__append(text, sizeof text, "%srank %d", text[0] != '\0' ? ", " : "", r);
-    return lks__fail(LKS_E_TIMEOUT, "rank %d waited %g s in group_create for %s", engine->wire->rank,
-                     (double)engine->timeout_ns * 1e-9, text);
+    return lks__fail(LKS_E_TIMEOUT, "rank %d waited %g s in group_create for %s", wire->rank,
+                     (double)timeout_ns * 1e-9, text[0] != '\0' ? text : "others to receive");
 }
 
 /* Tests the requests that are under way. Returns LKS_IN_PROGRESS while any is. */
@@ -226,14 +230,14 @@ static lks_status test_all(lks__wire *wire, lks__wire_request *requests, bool *f
     return all;
 }
 
-static lks_status wait_for_all(const lks__mpi_engine *engine, lks__wire_request *requests, bool *flies, int n)
+static lks_status wait_for_all(lks__wire *wire, int64_t timeout_ns, lks__wire_request *requests, bool *flies)
 {
     lks__mpi_idler idler = {.spins = false};
     int64_t waited_ns = 0, last_ns = lks__now_ns();
     lks_status status;
-    while ((status = test_all(engine->wire, requests, flies, 2 * n)) == LKS_IN_PROGRESS) {
-        if (waited_ns >= engine->timeout_ns)
-            return missing(engine, flies, n);
+    while ((status = test_all(wire, requests, flies, 2 * wire->size)) == LKS_IN_PROGRESS) {
+        if (waited_ns >= timeout_ns)
+            return missing(wire, timeout_ns, flies);
         lks__mpi_idle(&idler);
         int64_t now_ns = lks__now_ns();
         waited_ns += now_ns - last_ns < LKS__SLICE_NS ? now_ns - last_ns : LKS__SLICE_NS;
@@ -242,9 +246,8 @@ static lks_status wait_for_all(const lks__mpi_engine *engine, lks__wire_request 
     return status;
 }
 
-lks_status lks__mpi_tell_all(lks__mpi_engine *engine, const void *own, size_t bytes, void *all)
+lks_status lks__mpi_tell_all(lks__wire *wire, int64_t timeout_ns, const void *own, size_t bytes, void *all)
 {
-    lks__wire *wire = engine->wire;
     lks__wire_request requests[2 * LKS_GROUP_MAX_SIZE]; /* recvs by rank, then sends */
     bool flies[2 * LKS_GROUP_MAX_SIZE] = {false};
     int n = wire->size;
@@ -262,7 +265,7 @@ lks_status lks__mpi_tell_all(lks__mpi_engine *engine, const void *own, size_t by
     if (status != LKS_OK)
         status = lks__fail(status, "%s: %s", wire->name, wire->error);
     else
-        status = wait_for_all(engine, requests, flies, n);
+        status = wait_for_all(wire, timeout_ns, requests, flies);
     for (int r = 0; r < n; r++)
         if (flies[r])
             wire->backend->cancel(wire, &requests[r]);

@@ -73,7 +73,7 @@ lks_status lks__mpi_engine_create(lks__wire *wire, lks_group *node, const lks_gr
                                   lks__mpi_engine **out) LKS_MUST_USE;
 void lks__mpi_engine_destroy(lks__mpi_engine *engine); /* NULL is fine */
 
-/** Starts and ends the thread. */
+/** Starts and ends the thread; ending, listens to notices no more. */
 lks_status lks__mpi_engine_start(lks__mpi_engine *engine) LKS_MUST_USE;
 void lks__mpi_engine_stop(lks__mpi_engine *engine);
 
@@ -108,8 +108,9 @@ typedef struct lks__mpi_idler {
 /** Waits a little, longer the more often it is called. Not under the lock. */
 void lks__mpi_idle(lks__mpi_idler *idler);
 
-/** Sends `bytes` to every process and receives theirs: all[wire size]. Not under the lock; while joining.
- * Returns: LKS_OK; LKS_E_TIMEOUT, LKS_E_PEER. */
-lks_status lks__mpi_tell_all(lks__mpi_engine *engine, const void *own, size_t bytes, void *all) LKS_MUST_USE;
+/** While joining: sends `bytes` to every process and receives theirs, all[wire size]. Returns: LKS_OK;
+ * LKS_E_TIMEOUT, LKS_E_PEER. */
+lks_status lks__mpi_tell_all(lks__wire *wire, int64_t timeout_ns, const void *own, size_t bytes,
+                             void *all) LKS_MUST_USE;
 
 #endif

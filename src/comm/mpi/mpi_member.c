@@ -2,15 +2,16 @@
 /* Joining and leaving. */
 #include "comm/mpi/mpi_member.h"
 
-#include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/machine.h"
+#include "base/text.h"
 #include "comm/mpi/mpi_group.h"
 #include "comm/mpi/mpi_steps.h"
+#include "comm/shm/shm_member.h"
+#include "comm/shm/shm_wait.h"
 
 /* ---- memory ---- */
 
@@ -154,8 +155,6 @@ static void close_engine(lks__mpi_member *self)
     lks__wire *wire = engine->wire;
     lks__mpi_engine_stop(engine);
     bool failed = engine->failure != LKS_OK;
-    if (engine->listens)
-        wire->backend->cancel(wire, &engine->listening);
     /* Closing may wait for the others, who may wait for this member on its machine: so it leaves there first.
      * After a failure nobody is waited for, but the wire may still read what it sends. */
     if (failed)
@@ -214,28 +213,41 @@ const lks__backend lks__mpi_backend = {
 
 enum { JOIN_VERSION = 1 };
 
-/* What processes tell each other when they join. */
+/* What processes tell each other when they join: first who they are, then how it went. */
 typedef struct introduction {
     int32_t version, machine, pid, n_local;
 } introduction;
 
 typedef struct verdict {
     int32_t status;
-    char text[508];
+    char text[124];
 } verdict;
 
-/* Everybody must know the same of everybody. */
-static lks_status check(const lks__mpi_engine *engine, const introduction *all)
+/* Tells all what became of this member, and makes one failure out of any. */
+static lks_status agree(lks__wire *wire, int64_t timeout_ns, lks_status status)
 {
-    for (int r = 0; r < engine->wire->size; r++) {
+    verdict all[LKS_GROUP_MAX_SIZE], own = {.status = status};
+    if (status != LKS_OK)
+        lks__append(own.text, sizeof own.text, "%s", lks_error_message());
+    lks_status exchange = lks__mpi_tell_all(wire, timeout_ns, &own, sizeof own, all);
+    for (int r = 0; r < wire->size && exchange == LKS_OK; r++)
+        if (all[r].status != LKS_OK)
+            exchange = lks__fail((lks_status)all[r].status, "rank %d cannot join: %s", r, all[r].text);
+    return exchange;
+}
+
+/* Everybody must know the same of everybody. */
+static lks_status check(const introduction *all, int n)
+{
+    for (int r = 0; r < n; r++) {
         int n_there = 0;
-        for (int other = 0; other < engine->wire->size; other++)
+        for (int other = 0; other < n; other++)
             n_there += all[other].machine == all[r].machine;
         if (all[r].version != JOIN_VERSION)
             return lks__fail(LKS_E_ARG, "rank %d is of another version of lockstep", r);
-        if (all[r].n_local != n_there)
-            return lks__fail(LKS_E_ARG, "rank %d has found %d members on its machine, not %d", r,
-                             all[r].n_local, n_there);
+        if (all[r].n_local != n_there || n_there == n)
+            return lks__fail(LKS_E_ARG, "rank %d has found %d members on its machine, not %d of %d", r,
+                             all[r].n_local, n_there, n);
     }
     return LKS_OK;
 }
@@ -244,9 +256,17 @@ static lks_status check(const lks__mpi_engine *engine, const introduction *all)
 static bool in_one_process(const introduction *all, int n)
 {
     for (int r = 1; r < n; r++)
-        if (all[r].pid != all[0].pid || all[r].machine == all[0].machine)
+        if (all[r].pid != all[0].pid)
             return false;
     return true;
+}
+
+/* Finds out who is where. The outcome is the same on all members. */
+static lks_status introduce(lks__wire *wire, lks_group *node, int64_t timeout_ns, introduction *all)
+{
+    introduction own = {JOIN_VERSION, wire->machine, (int32_t)getpid(), lks_group_size(node)};
+    lks_status status = lks__mpi_tell_all(wire, timeout_ns, &own, sizeof own, all);
+    return status == LKS_OK ? check(all, wire->size) : status;
 }
 
 /* Takes `node` and `shared` over. */
@@ -258,82 +278,66 @@ static lks_status make_member(lks__mpi_engine *engine, lks_group *node, lks_grou
     for (int r = 0; r < n; r++)
         machines[r] = all[r].machine;
     lks__mpi_map_init(&map, machines, engine->wire->rank, n);
+    engine->same_process = in_one_process(all, n);
     lks_status status = lks__mpi_member_create(engine, node, shared, &map, out);
-    for (int r = 0; r < n && status == LKS_OK; r++) {
+    if (status != LKS_OK)
+        return status;
+    for (int r = 0; r < n; r++) {
         (*out)->processes[r] = r;
         (*out)->peers[r].pid = all[r].pid;
     }
-    return status;
-}
-
-/* Tells all what became of this member, and makes one failure out of any. */
-static lks_status agree(lks__mpi_engine *engine, lks_status status)
-{
-    verdict *all = lks__alloc_array(engine->wire->size, sizeof *all, LKS__MEM_COMM);
-    verdict own = {.status = status};
-    if (all == NULL)
-        return LKS_E_NOMEM;
-    if (status != LKS_OK)
-        snprintf(own.text, sizeof own.text, "%s", lks_error_message());
-    lks_status exchange = lks__mpi_tell_all(engine, &own, sizeof own, all);
-    for (int r = 0; r < engine->wire->size && exchange == LKS_OK; r++)
-        if (all[r].status != LKS_OK)
-            exchange = lks__fail((lks_status)all[r].status, "rank %d cannot join: %s", r, all[r].text);
-    lks__free(all);
-    return exchange;
-}
-
-/* Finds out who is where. */
-static lks_status introduce(lks__mpi_engine *engine, lks_group *node, introduction *all)
-{
-    introduction own = {JOIN_VERSION, engine->wire->machine, (int32_t)getpid(), lks_group_size(node)};
-    lks_status status = lks__mpi_tell_all(engine, &own, sizeof own, all);
-    if (status == LKS_OK)
-        status = check(engine, all);
-    engine->same_process = in_one_process(all, engine->wire->size);
-    engine->next_serial = 1;
-    return status;
-}
-
-static lks_status join(lks__mpi_engine *engine, lks_group *node, lks__mpi_member **out)
-{
-    introduction all[LKS_GROUP_MAX_SIZE] = {{0}};
-    lks_group_memory *shared = NULL;
-    lks_status status = introduce(engine, node, all); /* the same on all members */
-    if (status == LKS_OK)
-        status = lks__mpi_share(node, &shared);
-    if (shared == NULL) {
-        lks_group_destroy(node);
-        return status;
-    }
-    status = agree(engine, make_member(engine, node, shared, all, out));
-    if (status != LKS_OK)
-        return status;
+    lks__shm_name_members((*out)->node, (*out)->map.local_ranks);
     lks__mpi_member_add(*out);
     return lks__mpi_engine_start(engine);
 }
 
+/* What the members of a machine do together comes first, then what may fail for one alone. Takes `node` over.
+ */
+static lks_status make(lks__mpi_engine *engine, lks_group *node, const introduction *all,
+                       lks__mpi_member **out)
+{
+    lks_group_memory *shared;
+    lks_status status = lks__mpi_share(node, &shared);
+    if (status == LKS_OK && engine != NULL)
+        return make_member(engine, node, shared, all, out);
+    lks_group_memory_destroy(shared);
+    lks_group_destroy(node);
+    return status == LKS_OK ? LKS_E_NOMEM : status;
+}
+
+static void give_up(lks__wire *wire, lks__mpi_engine *engine, lks__mpi_member *self)
+{
+    if (engine != NULL)
+        lks__mpi_engine_stop(engine);
+    wire->backend->close(wire, true);
+    lks__mpi_member_free(self);
+    lks__mpi_engine_destroy(engine);
+}
+
 lks_status lks__mpi_join(lks__wire *wire, lks_group *node, const lks_group_config *config, lks_group **out)
 {
+    introduction all[LKS_GROUP_MAX_SIZE];
+    int64_t timeout_ns = lks__timeout_ns(config->timeout_s);
     lks__mpi_engine *engine = NULL;
     lks__mpi_member *self = NULL;
-    lks_status status = LKS_OK;
     *out = NULL;
-    if (wire->size > LKS_GROUP_MAX_SIZE)
-        status = lks__fail(LKS_E_ARG, "a group of %d members is not possible; 1 to %d are", wire->size,
-                           LKS_GROUP_MAX_SIZE);
-    if (status == LKS_OK)
-        status = lks__mpi_engine_create(wire, node, config, &engine);
-    if (status != LKS_OK)
-        lks_group_destroy(node);
-    else
-        status = join(engine, node, &self);
+    lks_status status = introduce(wire, node, timeout_ns, all);
     if (status != LKS_OK) {
         wire->backend->close(wire, true);
-        lks__mpi_member_free(self);
-        lks__mpi_engine_destroy(engine);
+        lks_group_destroy(node);
         return status;
     }
-    *out = &self->group;
-    return LKS_OK;
+    status = lks__mpi_engine_create(wire, node, config, &engine);
+    (void)status; /* without an engine it cannot be made, which all are told */
+    status = make(engine, node, all, &self);
+    if (engine != NULL) /* whose thread may use the wire now */
+        pthread_mutex_lock(&engine->lock);
+    status = agree(wire, timeout_ns, status);
+    if (engine != NULL)
+        pthread_mutex_unlock(&engine->lock);
+    if (status == LKS_OK)
+        *out = &self->group;
+    else
+        give_up(wire, engine, self);
+    return status;
 }

@@ -26,7 +26,8 @@ static void poison_mismatch(lks__shm_member *self)
     for (int r = 0; r < self->group.size; r++)
         signatures[r] = signature_of(self, r);
     lks__shm_poison(self, LKS__BY_MEMBER, LKS_E_MISMATCH,
-                    "the members asked for different operations (collective %llu): %s",
+                    "the members %sasked for different operations (collective %llu): %s",
+                    self->names != NULL ? "of one machine (by their ranks there) " : "",
                     (unsigned long long)self->n_collectives + 1,
                     lks__mismatch_text(self->group.size, signatures, sizeof text, text));
 }

@@ -34,6 +34,19 @@ static bool own_record(lks__shm_member *self, lks__shm_author author, uint32_t *
                                                    memory_order_relaxed);
 }
 
+void lks__shm_name_members(lks_group *node, const int *ranks)
+{
+    if (node->backend == &lks__shm_backend) /* release: the ranks, for the watcher */
+        atomic_store_explicit(&lks__shm_member_of(node)->names, ranks, memory_order_release);
+}
+
+int lks__shm_name(const lks__shm_member *first, int rank)
+{
+    /* acquire: see lks__shm_name_members */
+    const int *names = atomic_load_explicit(&first->names, memory_order_acquire);
+    return names != NULL ? names[rank] : rank;
+}
+
 const char *lks__shm_who(const lks__shm_member *self, int rank, char out[LKS__WHO_BYTES])
 {
     /* relaxed: a number for people */
@@ -42,8 +55,11 @@ const char *lks__shm_who(const lks__shm_member *self, int rank, char out[LKS__WH
     char process[24], first[40] = "";
     snprintf(process, sizeof process, "process %d", pid);
     if (self->family != NULL)
-        snprintf(first, sizeof first, "rank %u of the first group",
-                 (unsigned)atomic_load_explicit(&slot->family_rank, memory_order_relaxed));
+        snprintf(
+            first, sizeof first, "rank %d of the first group",
+            lks__shm_name(self->family, (int)atomic_load_explicit(&slot->family_rank, memory_order_relaxed)));
+    else
+        rank = lks__shm_name(self, rank);
     const char *parts[] = {first, self->same_process ? "" : process};
     bool both = parts[0][0] != '\0' && parts[1][0] != '\0', any = parts[0][0] != '\0' || parts[1][0] != '\0';
     snprintf(out, LKS__WHO_BYTES, "rank %d%s%s%s%s%s", rank, any ? " (" : "", parts[0], both ? ", " : "",
@@ -180,9 +196,10 @@ lks_status lks__shm_failure(const lks__shm_member *self, const lks_operation *op
 
     char text[LKS__PRESENT_BYTES];
     lks__shm_present_text(self, operation, text);
+    int own = lks__shm_name(self, self->group.rank);
     if (waited)
-        return lks__fail(status, "%s while rank %d waited in %s", record->text, self->group.rank, text);
-    return lks__fail(status, "%s before rank %d came to %s", record->text, self->group.rank, text);
+        return lks__fail(status, "%s while rank %d waited in %s", record->text, own, text);
+    return lks__fail(status, "%s before rank %d came to %s", record->text, own, text);
 }
 
 void lks__shm_poison_if_dead(lks__shm_member *self, lks__shm_author author)

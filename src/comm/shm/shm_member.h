@@ -30,6 +30,9 @@ struct lks__shm_member {
     uint64_t n_collectives;           /* that this member has finished; same */
     size_t base;                      /* where the control block starts in the file */
     struct lks__shm_memory *memories; /* the handles of group memory */
+    /* How texts call the members of the first group of a family, if not by their ranks: where it is one
+     * machine of a group over machines. [size] */
+    _Atomic(const int *) names;
     lks__shm_member *family; /* the member of the first group that this one was split from; NULL: is one */
 };
 
@@ -85,8 +88,14 @@ typedef enum lks__shm_author {
 void lks__shm_poison(lks__shm_member *self, lks__shm_author author, lks_status status, const char *format,
                      ...) LKS_PRINTF(4, 5);
 
-/** What a group over machines does with the node group of a member's machine, in any thread and under its
- * engine's lock. Poisons it: process `by` noticed the failure. */
+/** What a group over machines does with the group of a member's machine. From now on texts call its members
+ * by the ranks that they have over machines: borrowed, as long as the member lives. */
+void lks__shm_name_members(lks_group *node, const int *ranks);
+
+/** The name of a member of the first group. */
+int lks__shm_name(const lks__shm_member *first, int rank);
+
+/** Poisons it, in any thread, under the engine's lock: process `by` noticed the failure. */
 void lks__shm_poison_for(lks_group *node, int by, lks_status status, const char *prefix, const char *text);
 
 /** How a group has failed. */
