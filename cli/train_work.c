@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* sigaltstack, SA_ONSTACK */
+
 #include <float.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,9 +33,19 @@ static void on_stop(int number)
     }
 }
 
+/* oneDNN's matrix products move the stack pointer into a buffer of theirs (seen in 2.6), and a handler that
+ * ran there would overwrite what lies below it. So handlers have a stack of their own. They run on the thread
+ * that calls this: the kernel gives a process's signals to the first one, if it takes them. */
+static void give_handlers_a_stack(void)
+{
+    enum { STACK_BYTES = 64 * 1024 }; /* a frame with AVX-512 and AMX registers has some 12 KiB */
+    static _Alignas(64) char memory[STACK_BYTES];
+    sigaltstack(&(stack_t){.ss_sp = memory, .ss_size = sizeof memory}, NULL);
+}
+
 static void handle(int number, void (*handler)(int))
 {
-    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART | SA_ONSTACK};
     sigfillset(&action.sa_mask);
     sigaction(number, &action, NULL);
 }
@@ -67,6 +79,7 @@ static void ignore_signals(void)
  * the process as it ends any other. */
 static void handle_stops(void)
 {
+    give_handlers_a_stack();
     if (train_is_launched()) {
         handle(SIGTERM, on_launchers_stop);
     } else {

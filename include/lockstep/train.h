@@ -125,7 +125,9 @@ typedef struct lks_trainer_config {
     int64_t checkpoint_every_epochs; /* 0: not by epochs */
     lks_checkpoint_best checkpoint_best; /* kept besides as checkpoints/best.safetensors */
     int64_t checkpoint_keep;             /* newest checkpoints that stay; 3 */
-    const volatile int *stop_signal;     /* non-zero asks all members to stop at the next step; NULL: never */
+    const volatile int *stop_signal;     /* non-zero asks all members to stop at the next step; NULL: never. A
+                                            signal handler that sets it needs a stack of its own (sigaltstack,
+                                            SA_ONSTACK): in matrix products the thread's is not to be used */
     double max_seconds; /* all members stop after the first step that some member begins when so much time
                            since lks_trainer_create is over; 0: no limit */
     lks_train_progress_fn *progress; /* called after each step; NULL: none */
