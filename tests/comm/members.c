@@ -12,6 +12,7 @@
 #include "check.h"
 
 #include "comm/machines.h"
+#include "comm/mpi_members.h"
 
 enum { ALARM_S = 240, TIMEOUT_S = 120, MAX_SIZE = 16 };
 
@@ -133,6 +134,10 @@ static member_kind kind_by_environment(member_kind kind)
 
 void members_run(member_kind kind, int size, member_fn *body, const void *context)
 {
+    if (in_mpi_job()) {
+        mpi_job_run(kind, size, body, context);
+        return;
+    }
     kind = kind_by_environment(kind);
     char(*failures)[MEMBER_TEXT_BYTES] = mmap(NULL, MAX_SIZE * sizeof *failures, PROT_READ | PROT_WRITE,
                                               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
