@@ -6,7 +6,7 @@
 
 #include <lockstep/group.h>
 
-enum { MACHINES_MAX_SIZE = 16 };
+enum { MACHINES_MAX_SIZE = 40 };
 
 /** Makes the members of a group: members[r] is for the thread that plays rank r. Ranks with the same number
  * in machine_of are on one machine; there must be two or more. */

@@ -270,7 +270,8 @@ static lks_status wire_all_reduce(lks__wire *wire, const void *in, void *out, si
 {
     end *self = (end *)wire;
     size_t bytes = count * (dtype == LKS_F32 || dtype == LKS_I32 ? 4 : 8);
-    if (op == LKS_MEAN || dtype == LKS_U8 || dtype == LKS_BF16)
+    bool real = dtype == LKS_F32 || dtype == LKS_F64, compares = op == LKS_MIN || op == LKS_MAX;
+    if (op == LKS_MEAN || dtype == LKS_U8 || dtype == LKS_BF16 || (real && compares))
         return LKS_E_ARG;
     pthread_mutex_lock(&self->job->lock);
     lks_status status = LKS_OK;

@@ -13,8 +13,8 @@
  * been received, and read from the sender's buffer until then; a request is not tested any more when it is
  * done; what a closed wire had not sent is lost, and what is sent to one is an error.
  *
- * Its own all_reduce adds from the highest rank down, so that its bits differ from a tree's; f32, f64, i32,
- * i64 and no mean. */
+ * Its own all_reduce adds from the highest rank down, so that its bits differ from a tree's; of the types
+ * and operations of wire.h. */
 void thread_wires_create(int size, const int *machine_of, lks__wire **out);
 
 /** From now on a message comes after 0 to most_tests calls of test by its receiver, by chance (`seed`), so

@@ -79,13 +79,15 @@ static size_t hello_bytes(const lks__mpi_map *map, const lks_operation *operatio
     }
 }
 
-static bool is_small(const lks__mpi_map *map, const lks_operation *operation)
+/* One part is enough, and fits into hellos. */
+static bool is_small(const lks__mpi_member *self, const lks_operation *operation)
 {
+    const lks__mpi_algorithm *algorithm = algorithm_of(operation->collective);
     if (operation->count == 0)
         return true;
-    return algorithm_of(operation->collective)->pack != NULL &&
-           operation->count <= LKS__MPI_PAYLOAD_BYTES && /* before any arithmetic with it */
-           hello_bytes(map, operation) <= LKS__MPI_PAYLOAD_BYTES;
+    return algorithm->pack != NULL &&
+           operation->count <= lks__mpi_part_elems(self, algorithm, operation->dtype) &&
+           hello_bytes(&self->map, operation) <= LKS__MPI_PAYLOAD_BYTES;
 }
 
 /* The wire's all_reduce is one of all processes. Largest and smallest floats are left to our own: an MPI need
@@ -102,7 +104,7 @@ static bool can_be_fast(const lks__mpi_member *self, const lks_operation *operat
 const lks__mpi_algorithm *lks__mpi_algorithm_of(const lks__mpi_member *self, const lks_operation *operation,
                                                 bool *small)
 {
-    *small = operation->collective == LKS_BARRIER || is_small(&self->map, operation);
+    *small = operation->collective == LKS_BARRIER || is_small(self, operation);
     if (!*small && can_be_fast(self, operation))
         return &fast_all_reduce;
     return algorithm_of(operation->collective);

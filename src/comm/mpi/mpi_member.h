@@ -184,8 +184,8 @@ static inline size_t lks__mpi_bytes(const lks__mpi_part *part, size_t n)
     return n * lks__dtype_bytes(part->task->operation->dtype);
 }
 
-/** Elements (of a row) in a part of this operation. */
-size_t lks__mpi_part_elems(const lks__mpi_member *self, const lks__mpi_task *task);
+/** Elements (of a row) in a part of an operation. */
+size_t lks__mpi_part_elems(const lks__mpi_member *self, const lks__mpi_algorithm *algorithm, lks_dtype dtype);
 
 /* ---- what a part sends and receives ---- */
 

@@ -70,7 +70,8 @@ static void start_data(lks__mpi_member *self, lks__mpi_task *task)
 /* Returns whether all data have gone or come. */
 static bool work_on_data(lks__mpi_member *self, lks__mpi_task *task)
 {
-    while (has_landed(self, task, &task->data_request, &task->data_flies)) {
+    while (self->engine->failure == LKS_OK &&
+           has_landed(self, task, &task->data_request, &task->data_flies)) {
         if (task->done_bytes == bytes_of(task->operation))
             return true;
         start_data(self, task);

@@ -9,10 +9,10 @@ static size_t row_bytes(const lks__mpi_member *self)
     return LKS__MPI_PART_BYTES / (size_t)self->group.size / 64 * 64;
 }
 
-size_t lks__mpi_part_elems(const lks__mpi_member *self, const lks__mpi_task *task)
+size_t lks__mpi_part_elems(const lks__mpi_member *self, const lks__mpi_algorithm *algorithm, lks_dtype dtype)
 {
-    size_t bytes = task->algorithm->in_rows ? row_bytes(self) : LKS__MPI_PART_BYTES;
-    return bytes / lks__dtype_bytes(task->operation->dtype);
+    size_t bytes = algorithm->in_rows ? row_bytes(self) : LKS__MPI_PART_BYTES;
+    return bytes / lks__dtype_bytes(dtype);
 }
 
 char *lks__mpi_staged(const lks__mpi_member *self, const lks__mpi_part *part, int local, int row)
@@ -203,7 +203,8 @@ static void run(lks__mpi_step *step, lks__mpi_member *self, lks__mpi_part *part)
 
 void lks__mpi_begin_part(lks__mpi_member *self, lks__mpi_part *part, lks__mpi_task *task)
 {
-    size_t most = lks__mpi_part_elems(self, task), left = task->operation->count - task->done;
+    size_t most = lks__mpi_part_elems(self, task->algorithm, task->operation->dtype);
+    size_t left = task->operation->count - task->done;
     part->task = task;
     part->number = self->n_begun++;
     part->place = (int)(part->number % LKS__MPI_WINDOW);

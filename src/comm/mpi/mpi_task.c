@@ -15,7 +15,7 @@ static void prepare_collective(lks__mpi_member *self, lks__mpi_task *task)
     const lks_operation *operation = task->operation;
     task->algorithm = lks__mpi_algorithm_of(self, operation, &task->small);
     task->number = self->n_collectives++;
-    size_t most = lks__mpi_part_elems(self, task);
+    size_t most = lks__mpi_part_elems(self, task->algorithm, operation->dtype);
     task->n_parts = operation->count > 0 ? (operation->count - 1) / most + 1 : 1;
     if (task->small || !task->algorithm->reads_places || self->map.n_local == 1)
         return;

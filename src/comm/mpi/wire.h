@@ -53,8 +53,9 @@ typedef struct lks__wire_backend {
     lks_status (*test)(lks__wire *wire, lks__wire_request *request, lks__wire_arrival *arrival);
     /* Gives up a recv; its buffer is the caller's again. */
     void (*cancel)(lks__wire *wire, lks__wire_request *request);
-    /* Starts the wire's own all_reduce over all processes, whose order of additions is its own; in may be
-     * out. NULL: has none. LKS_E_ARG: not for this type or operation (nothing started). */
+    /* Starts the wire's own all_reduce over all processes, whose order of additions is its own: sums and
+     * products of f32, f64, i32 and i64, min and max of whole numbers; in may be out. NULL: has none.
+     * LKS_E_ARG: none of these (nothing started). */
     lks_status (*all_reduce)(lks__wire *wire, const void *in, void *out, size_t count, lks_dtype dtype,
                              lks_op op, lks__wire_request *request);
     /* Ends the wire. After a failure (failed) nobody is waited for, and the process should end soon. */
