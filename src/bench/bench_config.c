@@ -71,6 +71,7 @@ static lks_status choose(const choice *from, const char *word, int *out)
 static lks_status set_bytes(const char *name, const char *word, size_t otherwise, size_t *out)
 {
     static const char units[] = "KMG";
+    const int64_t most = PTRDIFF_MAX / 4; /* in and out together, in whole pages, have a size_t */
     char number[24];
     int64_t count;
     *out = otherwise;
@@ -84,7 +85,7 @@ static lks_status set_bytes(const char *name, const char *word, size_t otherwise
     if (usable) {
         memcpy(number, word, length);
         number[length] = '\0';
-        usable = lks__parse_i64(number, &count) && count >= 1 && count <= PTRDIFF_MAX >> shift;
+        usable = lks__parse_i64(number, &count) && count >= 1 && count <= most >> shift;
     }
     if (!usable)
         return lks__fail(LKS_E_ARG, "%s is \"%s\"; a size is needed: 4, 64K, 256M, 1G", name, word);

@@ -89,6 +89,7 @@ static void mistakes_are_refused(void **state)
         {{"all_reduce", .max_bytes = "-4"}, 2, "--max-bytes is \"-4\""},
         {{"all_reduce", .max_bytes = "9999999999999999999999999"}, 2, "a size is needed"},
         {{"all_reduce", .max_bytes = "9999999999999G"}, 2, "a size is needed"},
+        {{"all_to_all", .max_bytes = "9223372036854775807"}, 2, "a size is needed"},
         {{"all_reduce", .min_bytes = "2K", .max_bytes = "1K"},
          2,
          "--min-bytes is 2048, more than --max-bytes"},
