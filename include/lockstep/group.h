@@ -103,6 +103,8 @@ LKS_API lks_status lks_group_config_from_env(lks_group_config *out) LKS_MUST_USE
  * Collective: every member; returns when all are there.
  * MPI:        initialises MPI (MPI_THREAD_SERIALIZED) unless the program has, and finalises it when the
  *             process exits, unless the last group has failed. One such group at a time; split it for more.
+ *             While a group on several machines lives, a thread of its own calls MPI: a program that does so
+ *             too has to initialise MPI for that (MPI_THREAD_MULTIPLE).
  * Ownership:  the caller destroys *out; on failure *out is NULL.
  * Returns:    LKS_OK; LKS_E_ARG; LKS_E_TIMEOUT (the message names who is missing); LKS_E_SYSTEM; LKS_E_NOMEM.
  */
@@ -140,9 +142,9 @@ LKS_API int lks_group_failed_by(const lks_group *group);
 /** Reduces `count` elements over all members; every member gets the result in place.
  *
  * Elements are added in the fixed binary tree over ranks (docs/numerics.md), so the result depends on the
- * size and the data only, not on timing. Collective. Returns: LKS_OK; LKS_E_ARG (bad type or operation;
- * nothing sent); LKS_E_PEER; LKS_E_TIMEOUT; LKS_E_MISMATCH. After a failure the contents of data are
- * undefined.
+ * size and the data only, not on timing (but see lks_group_config's fast). Collective. Returns: LKS_OK;
+ * LKS_E_ARG (bad type or operation; nothing sent); LKS_E_PEER; LKS_E_TIMEOUT; LKS_E_MISMATCH. After a failure
+ * the contents of data are undefined.
  */
 LKS_API lks_status lks_group_all_reduce(lks_group *group, void *data, size_t count, lks_dtype dtype,
                                         lks_op op) LKS_MUST_USE;
@@ -254,8 +256,9 @@ LKS_API void lks_request_destroy(lks_request *request);
  * to one member, and messages from one member, keep their order too; apart from that, messages neither wait
  * for collectives nor hold them up.
  *
- * Progress: a member works on its requests inside post, test, wait and the blocking functions, and there is
- * no thread that does so in between. A collective therefore needs all members in such a call now and then.
+ * Progress: a member works on its requests inside post, test, wait and the blocking functions. In a group on
+ * several machines a thread goes on with them in between; on one machine there is none, so that a collective
+ * needs all members in such a call now and then.
  * Returns:  LKS_OK; LKS_E_ARG: posted already (nothing changed); LKS_E_NOMEM: as send; a failure of the
  *           group, which then ends this request and all others.
  */
