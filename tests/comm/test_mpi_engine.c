@@ -129,6 +129,23 @@ static void rows_of_many_machines_come_whole(void **state)
     run(SIZE, groups, gather_long_rows);
 }
 
+/* ---- words ---- */
+
+static void miss_rank_3(member *self)
+{
+    if (self->rank != 3)
+        EXPECT_FAILS(self, lks_group_barrier(self->group), LKS_E_PEER, "rank 3 left the group");
+}
+
+static void process_numbers_that_are_all_the_same_are_not_told(void **state)
+{
+    (void)state;
+    static const int machines[] = {0, 0, 1, 1};
+    lks_group *groups[4];
+    machines_create(4, machines, TIMEOUT_S, groups);
+    run(4, groups, miss_rank_3);
+}
+
 /* ---- a wire that breaks ---- */
 
 static lks__wire_backend whole, torn;
@@ -174,6 +191,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_the_wire_cannot_add_goes_the_other_way),
         cmocka_unit_test(rows_of_many_machines_come_whole),
+        cmocka_unit_test(process_numbers_that_are_all_the_same_are_not_told),
         cmocka_unit_test(a_message_that_cannot_start_is_a_failure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,7 @@ typedef struct lks__mpi_engine {
     lks__wire *wire; /* used under the lock, but while joining */
     lks_group *node; /* of the first group: where the machine's failures meet */
     int64_t timeout_ns;
-    bool same_process; /* all members are threads of this process */
+    bool same_process; /* all members have the same process number: it tells nothing */
     bool fast;
 
     pthread_mutex_t lock;

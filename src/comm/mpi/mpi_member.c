@@ -252,8 +252,9 @@ static lks_status check(const introduction *all, int n)
     return LKS_OK;
 }
 
-/* Whether all members are threads of one process, as in tests: then process numbers tell nothing. */
-static bool in_one_process(const introduction *all, int n)
+/* Whether all members are threads of one process, as in tests, or each is the only process of a container:
+ * then process numbers tell nothing. */
+static bool have_one_number(const introduction *all, int n)
 {
     for (int r = 1; r < n; r++)
         if (all[r].pid != all[0].pid)
@@ -278,7 +279,7 @@ static lks_status make_member(lks__mpi_engine *engine, lks_group *node, lks_grou
     for (int r = 0; r < n; r++)
         machines[r] = all[r].machine;
     lks__mpi_map_init(&map, machines, engine->wire->rank, n);
-    engine->same_process = in_one_process(all, n);
+    engine->same_process = have_one_number(all, n);
     lks_status status = lks__mpi_member_create(engine, node, shared, &map, out);
     if (status != LKS_OK)
         return status;
