@@ -7,6 +7,7 @@
 #include "comm/mpi/wire.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,7 @@
 
 _Static_assert(sizeof(MPI_Request) <= sizeof(uint64_t), "a handle holds a request");
 
-enum { CANCEL_TESTS = 1000 * 1000 };
+enum { CANCEL_TESTS = 1000 * 1000, REST_BYTES = 4096 };
 
 #ifdef OPEN_MPI
 #define MPI_NAME "Open MPI"
@@ -28,6 +29,7 @@ enum { CANCEL_TESTS = 1000 * 1000 };
 static struct {
     lks__wire wire; /* first */
     MPI_Comm comm;
+    bool joined; /* comm is one of ours */
     bool open;
     bool failed; /* the last one: nobody waits for the others any more */
 } self;
@@ -185,13 +187,43 @@ static const lks__wire_backend backend = {
     .close = mpi_close,
 };
 
+/* The farewell of a member may come when this one has left already. It is received at last, since MPI may
+ * complain of what is not: MPICH on UCX does, on the terminal. */
+static void receive_rest(void)
+{
+    char rest[REST_BYTES];
+    int there = 0, bytes = 0;
+    MPI_Status status;
+    while (MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, self.comm, &there, &status) == MPI_SUCCESS && there) {
+        MPI_Get_count(&status, MPI_BYTE, &bytes);
+        if (bytes > REST_BYTES || MPI_Recv(rest, REST_BYTES, MPI_BYTE, status.MPI_SOURCE, status.MPI_TAG,
+                                           self.comm, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+            return;
+    }
+}
+
+/* Until all processes have come to their end, which MPI_Finalize waits for anyway. */
+static void receive_rest_of_all(void)
+{
+    MPI_Request all;
+    int done = 0, code = MPI_Ibarrier(self.comm, &all);
+    while (code == MPI_SUCCESS && !done) {
+        receive_rest();
+        code = MPI_Test(&all, &done, MPI_STATUS_IGNORE);
+        sched_yield();
+    }
+    receive_rest();
+}
+
 /* After a failure, or with a group still open, the others may never come to MPI_Finalize. A process that ends
  * without it makes the launcher end the rest. */
 static void finalize_at_exit(void)
 {
     int finalized = 0;
-    if (!self.open && !self.failed && MPI_Finalized(&finalized) == MPI_SUCCESS && !finalized)
-        MPI_Finalize();
+    if (self.open || self.failed || MPI_Finalized(&finalized) != MPI_SUCCESS || finalized)
+        return;
+    receive_rest_of_all();
+    MPI_Finalize();
 }
 
 /* Initialises MPI, unless the program has. */
@@ -261,7 +293,14 @@ static void set_name(lks__wire *wire)
 static lks_status join(char error[LKS__WIRE_ERROR_BYTES])
 {
     lks__wire *wire = &self.wire;
-    int code = MPI_Comm_dup(MPI_COMM_WORLD, &self.comm);
+    MPI_Comm comm;
+    int code = MPI_Comm_dup(MPI_COMM_WORLD, &comm);
+    if (code == MPI_SUCCESS && self.joined && !self.failed)
+        receive_rest(); /* of the group before */
+    if (code == MPI_SUCCESS) {
+        self.comm = comm;
+        self.joined = true;
+    }
     if (code == MPI_SUCCESS)
         code = MPI_Comm_set_errhandler(self.comm, MPI_ERRORS_RETURN);
     if (code == MPI_SUCCESS)
