@@ -106,7 +106,7 @@ int cmd_train(int argc, char **argv)
 
     lks_status status = cli_load_config(args, &command.config);
     if (status != LKS_OK)
-        return cli_fail(status);
+        return launched != NULL ? train_refuse(status) : cli_fail(status);
     if (launched != NULL)
         exit_code = train_work(&command);
     else

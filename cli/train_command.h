@@ -28,6 +28,11 @@ bool train_is_finished(const train_command *command);
 /** Plays one member of the run's group. Returns the exit code. */
 int train_work(const train_command *command);
 
+/** What a process that a launcher has started does if it cannot take part, by an error just met: in an MPI
+ * job it joins to tell the others, who would wait for it in MPI_Init without a limit; one of those that
+ * refuse says why. Returns the exit code. */
+int train_refuse(lks_status status);
+
 /** Starts the run's processes and waits until they have ended. Returns the exit code. */
 int train_launch(const train_command *command, const lks_plan *plan);
 

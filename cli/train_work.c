@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/machine.h"
@@ -224,13 +225,39 @@ static int train(const train_command *command, lks_group *group)
     return result.stop_signal != 0 ? 128 + result.stop_signal : exit_code;
 }
 
-/* What rank 0 sees is so for all: other machines may not have the run directory. */
-static lks_status see_whether_finished(const train_command *command, lks_group *group, bool *out)
+/* How a run begins, the larger the stronger; the lowest rank that refuses comes first. */
+enum { GOES_ON, IS_FINISHED, IS_REFUSED };
+
+/* What rank 0 sees of an earlier run is so for all: other machines may not have the run directory. And any
+ * member may refuse, with command NULL. */
+static lks_status agree_to_begin(const train_command *command, lks_group *group, int64_t *out)
 {
-    int64_t finished = lks_group_rank(group) == 0 && train_is_finished(command);
-    lks_status status = lks_group_broadcast(group, &finished, 1, LKS_I64, 0);
-    *out = finished != 0;
+    int rank = lks_group_rank(group);
+    int64_t begins = GOES_ON;
+    if (command == NULL)
+        begins = IS_REFUSED + LKS_GROUP_MAX_SIZE - rank;
+    else if (rank == 0 && train_is_finished(command))
+        begins = IS_FINISHED;
+    lks_status status = lks_group_all_reduce(group, &begins, 1, LKS_I64, LKS_MAX);
+    *out = begins;
     return status;
+}
+
+int train_refuse(lks_status status)
+{
+    int exit_code = lks_status_exit_code(status);
+    char *text = strdup(lks_error_message());
+    lks_group_config where;
+    lks_group *group = NULL;
+    int64_t begins = IS_REFUSED;
+    bool tells_all = lks_group_config_from_env(&where) == LKS_OK && where.backend == LKS_BACKEND_MPI &&
+                     lks_group_create(&where, &group) == LKS_OK &&
+                     agree_to_begin(NULL, group, &begins) == LKS_OK;
+    if (!tells_all || begins == IS_REFUSED + LKS_GROUP_MAX_SIZE - lks_group_rank(group))
+        fprintf(stderr, "lockstep: %s\n", text != NULL ? text : lks_error_message());
+    lks_group_destroy(group);
+    free(text);
+    return exit_code;
 }
 
 /* Under our launcher the command was called when that was. */
@@ -252,11 +279,13 @@ int train_work(const train_command *given)
     if (status != LKS_OK)
         return fail_to_join(status);
     handle_stops();
-    bool finished;
+    int64_t begins;
     int exit_code = 0;
-    if ((status = see_whether_finished(&command, group, &finished)) != LKS_OK)
+    if ((status = agree_to_begin(&command, group, &begins)) != LKS_OK)
         exit_code = cli_fail(status);
-    else if (!finished)
+    else if (begins >= IS_REFUSED)
+        exit_code = lks_status_exit_code(LKS_E_ARG);
+    else if (begins == GOES_ON)
         exit_code = train(&command, group);
     lks_group_destroy(group);
     return exit_code;
