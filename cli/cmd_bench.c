@@ -168,12 +168,13 @@ int cmd_bench(int argc, char **argv)
                              args.no_pin ? "--no-pin" : "-n");
     if (launched)
         return join_and_measure(&args, &where);
+    /* what the hint says has to work */
+    status = lks__bench_config_set(&args.bench, args.processes == 0 ? 2 : args.processes, &config);
+    if (status != LKS_OK)
+        return cli_fail(lks__error_prefix(status, "bench"));
     if (args.processes == 0)
         return cli_bad_input("bench: -n is missing\nhint: lockstep bench %s -n 2 measures two processes",
                              args.files[0]);
-    status = lks__bench_config_set(&args.bench, args.processes, &config);
-    if (status != LKS_OK)
-        return cli_fail(lks__error_prefix(status, "bench"));
     if (args.processes > LKS_GROUP_MAX_SIZE)
         return cli_bad_input("bench: -n is %d; a group has at most %d processes", args.processes,
                              LKS_GROUP_MAX_SIZE);
