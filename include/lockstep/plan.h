@@ -79,6 +79,7 @@ typedef struct lks_plan_origin {
 typedef struct lks_plan_config {
     int64_t n_samples;    /* samples of the training set, after any limit; >= 1 */
     int64_t processes;    /* P; 0: chosen from usable_cores */
+    bool fast;            /* lks_group_config.fast */
     int64_t usable_cores; /* for choosing P; 0: ask the machine */
     int64_t world;        /* W; 0: what b, A and B make it where all are given, else as many as processes */
     int64_t local_batch;  /* b */
@@ -150,8 +151,10 @@ typedef struct lks_plan {
     lks_warmup warmup;
     lks_warmup_from warmup_from;
     lks_schedule schedule;
-    bool same_bits;        /* the run's bits do not depend on P: P = 1 or leaves_per_process a power of two */
-    bool processes_chosen; /* P was chosen here, not given */
+    bool fast;      /* lks_group_config.fast: between machines gradients are added in another order */
+    bool same_bits; /* the run's bits do not depend on P: P = 1, or leaves_per_process a power of two and
+                       not fast */
+    bool processes_chosen;  /* P was chosen here, not given */
     lks_plan_memory memory; /* lks_train_plan */
     int64_t reduced_bytes;  /* lks_train_plan: of the gradient that processes add up in a step; of one: 0 */
 } lks_plan;

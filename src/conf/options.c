@@ -217,6 +217,9 @@ const lks__option lks__options[] = {
     {"comm.timeout", FLOAT(comm_timeout_s), .range = {.min = 0.001, .max = 1e9},
      .default_text = "300", .unit = "seconds",
      .doc = "how long a process waits for another before it gives up"},
+    {"comm.fast", BOOL(comm_fast), .default_text = "false",
+     .doc = "between machines, gradients are added as the MPI library does it, in an order of its own: the bits of a run "
+            "then depend on its machines"},
     {"comm.bucket_bytes", COUNT(bucket_bytes), .default_text = "4194304", .unit = "bytes",
      .doc = "on several machines: gradients are sent as soon as backward has finished so many, or the first layer; "
             "a tensor is sent whole"},

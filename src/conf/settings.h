@@ -57,6 +57,7 @@ typedef struct lks__settings {
     lks_on_divergence on_divergence;
 
     double comm_timeout_s;
+    bool comm_fast;
     int64_t bucket_bytes;
     int64_t metrics_every_steps;
     int64_t hashes_every_steps;

@@ -317,7 +317,8 @@ static lks_status plan_batch(const lks_plan_config *c, lks_plan *plan)
         return status;
     plan->leaves = plan->world * plan->accumulate;
     plan->leaves_per_process = plan->leaves / plan->processes;
-    plan->same_bits = plan->processes == 1 || lks__is_power_of_two(plan->leaves_per_process);
+    plan->fast = c->fast;
+    plan->same_bits = plan->processes == 1 || (!plan->fast && lks__is_power_of_two(plan->leaves_per_process));
     return LKS_OK;
 }
 

@@ -7,6 +7,7 @@ lks_plan_config lks__plan_config_from_settings(const lks__settings *settings, in
     return (lks_plan_config){
         .n_samples = n_samples,
         .processes = processes,
+        .fast = settings->comm_fast,
         .world = settings->world,
         .local_batch = settings->local_batch,
         .accumulate = settings->accumulate,

@@ -264,6 +264,8 @@ static void add_result(table *t, const lks_plan *p)
         add_row(t, "same bits", "yes", "as on several processes");
     else if (p->same_bits)
         add_row(t, "same bits", "yes", "as on one process");
+    else if (p->fast)
+        add_row(t, "same bits", "no", "agrees to rounding only: comm.fast");
     else
         add_row(t, "same bits", "no", "agrees to rounding only: %lld passes per process, no power of two",
                 leaves);

@@ -80,7 +80,12 @@ static bool is_last_step_tiny(const lks_plan *plan)
 
 static bool are_bits_different(const lks_plan *plan)
 {
-    return !plan->same_bits;
+    return !plan->same_bits && !plan->fast;
+}
+
+static bool is_order_up_to_mpi(const lks_plan *plan)
+{
+    return !plan->same_bits && plan->fast;
 }
 
 /* Stands in a sentence for kappa, how many times the reference batch the effective one is. */
@@ -130,6 +135,9 @@ static const struct {
      "on this number of processes the run agrees with other numbers to rounding only: the passes of a "
      "process "
      "in a step are no power of two, so gradients are added in another order (docs/numerics.md)"},
+    {is_order_up_to_mpi,
+     "with comm.fast gradients are added between machines in the MPI library's order: on other "
+     "machines the run agrees to rounding only (docs/clusters.md)"},
 };
 
 enum { N_WARNINGS = sizeof warnings / sizeof warnings[0], LINE_WIDTH = 98, LIST_BYTES = 400 };

@@ -145,6 +145,7 @@ lks_status lks_train_join(const lks_config *config, lks_group **out)
     if (status != LKS_OK)
         return status;
     group.timeout_s = lks__config_settings(config)->comm_timeout_s;
+    group.fast = lks__config_settings(config)->comm_fast;
     return lks_group_create(&group, out);
 }
 

@@ -215,7 +215,7 @@ enum { JOIN_VERSION = 1 };
 
 /* What processes tell each other when they join: first who they are, then how it went. */
 typedef struct introduction {
-    int32_t version, machine, pid, n_local;
+    int32_t version, machine, pid, n_local, fast;
 } introduction;
 
 typedef struct verdict {
@@ -245,6 +245,10 @@ static lks_status check(const introduction *all, int n)
             n_there += all[other].machine == all[r].machine;
         if (all[r].version != JOIN_VERSION)
             return lks__fail(LKS_E_ARG, "rank %d is of another version of lockstep", r);
+        if (all[r].fast != all[0].fast)
+            return lks__fail(LKS_E_ARG, "rank %d asks for %s, rank 0 for %s", r,
+                             all[r].fast ? "fast sums" : "sums in the order of ranks",
+                             all[0].fast ? "fast ones" : "such in the order of ranks");
         if (all[r].n_local != n_there || n_there == n)
             return lks__fail(LKS_E_ARG, "rank %d has found %d members on its machine, not %d of %d", r,
                              all[r].n_local, n_there, n);
@@ -263,10 +267,11 @@ static bool have_one_number(const introduction *all, int n)
 }
 
 /* Finds out who is where. The outcome is the same on all members. */
-static lks_status introduce(lks__wire *wire, lks_group *node, int64_t timeout_ns, introduction *all)
+static lks_status introduce(lks__wire *wire, lks_group *node, const lks_group_config *config,
+                            introduction *all)
 {
-    introduction own = {JOIN_VERSION, wire->machine, (int32_t)getpid(), lks_group_size(node)};
-    lks_status status = lks__mpi_tell_all(wire, timeout_ns, &own, sizeof own, all);
+    introduction own = {JOIN_VERSION, wire->machine, (int32_t)getpid(), lks_group_size(node), config->fast};
+    lks_status status = lks__mpi_tell_all(wire, lks__timeout_ns(config->timeout_s), &own, sizeof own, all);
     return status == LKS_OK ? check(all, wire->size) : status;
 }
 
@@ -322,7 +327,7 @@ lks_status lks__mpi_join(lks__wire *wire, lks_group *node, const lks_group_confi
     lks__mpi_engine *engine = NULL;
     lks__mpi_member *self = NULL;
     *out = NULL;
-    lks_status status = introduce(wire, node, timeout_ns, all);
+    lks_status status = introduce(wire, node, config, all);
     if (status != LKS_OK) {
         wire->backend->close(wire, true);
         lks_group_destroy(node);
