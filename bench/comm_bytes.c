@@ -109,7 +109,8 @@ static void *player_main(void *argument)
     player *self = argument;
     job *j = self->job;
     int rank = lks_group_rank(self->group);
-    size_t bytes = (size_t)(j->count * j->element_bytes) * (size_t)j->size + 1;
+    /* at least one cache line, and whole ones: any type can lie behind it */
+    size_t bytes = ((size_t)(j->count * j->element_bytes) * (size_t)j->size / 64 + 1) * 64;
     lks_group_memory *memory = NULL;
     char *in = NULL, *out = calloc(2, bytes);
     self->status = out == NULL ? LKS_E_NOMEM : LKS_OK;

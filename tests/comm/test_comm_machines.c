@@ -248,7 +248,7 @@ static void all_wait_for(int size, const int *machine_of, int late, const char *
     lks_group *groups[MACHINES_MAX_SIZE];
     player players[MACHINES_MAX_SIZE] = {{0}};
     int n = 0;
-    machines_create(size, machine_of, 0.2, groups);
+    machines_create(size, machine_of, 1.0, groups);
     lks_group *others[MACHINES_MAX_SIZE];
     for (int r = 0; r < size; r++)
         if (r != late)
@@ -269,15 +269,15 @@ static void all_wait_for(int size, const int *machine_of, int late, const char *
 static void a_late_member_is_named_everywhere(void **state)
 {
     (void)state;
-    const char *sum = "waited 0.2 s in all_reduce(sum, f32, 10) for rank";
+    const char *sum = "waited 1 s in all_reduce(sum, f32, 10) for rank";
     char text[128];
     /* by those of its machine, before others lose patience; leader or not */
     for (int late = 0; late < 4; late++) {
         snprintf(text, sizeof text, "%s %d", sum, late);
         all_wait_for(4, (const int[]){0, 0, 1, 1}, late, text);
     }
-    all_wait_for(3, (const int[]){0, 0, 1}, 2, "waited 0.2 s in all_reduce(sum, f32, 10) for rank 2");
-    all_wait_for(3, (const int[]){0, 1, 2}, 1, "waited 0.2 s in all_reduce(sum, f32, 10) for rank 1");
+    all_wait_for(3, (const int[]){0, 0, 1}, 2, "waited 1 s in all_reduce(sum, f32, 10) for rank 2");
+    all_wait_for(3, (const int[]){0, 1, 2}, 1, "waited 1 s in all_reduce(sum, f32, 10) for rank 1");
 }
 
 /* The members of one machine use their own group, and not alike. */
