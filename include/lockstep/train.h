@@ -119,7 +119,7 @@ typedef struct lks_trainer_config {
     int64_t metrics_every_steps; /* lines in metrics.jsonl; 10 */
     int64_t hashes_every_steps;  /* entries of hashes.jsonl; over several machines their copies of the
                                     parameters are compared as often, and when an epoch ends; 100 */
-    int64_t bucket_bytes;        /* over several machines: gradients are sent when so many are final; 4 MiB */
+    int64_t bucket_bytes; /* over several machines: gradients are sent when so many are final; 256 KiB */
     int64_t checkpoint_every_steps;  /* 0: not by steps; a stop leaves a checkpoint anyway */
     double checkpoint_every_seconds; /* the first step that ends so long after the last one; 0: not by time */
     int64_t checkpoint_every_epochs; /* 0: not by epochs */

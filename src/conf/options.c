@@ -220,7 +220,7 @@ const lks__option lks__options[] = {
     {"comm.fast", BOOL(comm_fast), .default_text = "false",
      .doc = "between machines, gradients are added as the MPI library does it, in an order of its own: the bits of a run "
             "then depend on its machines"},
-    {"comm.bucket_bytes", COUNT(bucket_bytes), .default_text = "4194304", .unit = "bytes",
+    {"comm.bucket_bytes", COUNT(bucket_bytes), .default_text = "262144", .unit = "bytes",
      .doc = "on several machines: gradients are sent as soon as backward has finished so many, or the first layer; "
             "a tensor is sent whole"},
     {"metrics.every_steps", COUNT(metrics_every_steps), .default_text = "10", .unit = "steps",

@@ -28,7 +28,7 @@
 #include <lockstep/group.h>
 #include <lockstep/status.h>
 
-enum { LKS__BLOCK_ELEMS = 4096, LKS__STEP_SUMS = 4, LKS__BLOCK_VALUES = 3, LKS__BUCKET_BYTES = 1 << 22 };
+enum { LKS__BLOCK_ELEMS = 4096, LKS__STEP_SUMS = 4, LKS__BLOCK_VALUES = 3, LKS__BUCKET_BYTES = 1 << 18 };
 
 typedef struct lks__reducer lks__reducer;
 
