@@ -185,22 +185,32 @@ lks_status lks__network_find_not_finite(lks__network *network, int64_t batch, co
     return LKS_OK;
 }
 
-static lks_status backward_unit(const lks__run *run, const lks__unit *unit)
+/* Who hears of gradients. */
+typedef struct listener {
+    lks__grad_ready_fn *ready; /* NULL: nobody */
+    void *context;
+} listener;
+
+/* Indices descend over the whole of backward. */
+static void report(const lks__network *network, const lks__unit *unit, const listener *to)
+{
+    for (int i = unit->node->n_params - 1; to->ready != NULL && i >= 0; i--)
+        to->ready(to->context, (int)(unit->params - network->params) + i);
+}
+
+/* Gradients of parameters come first, and are reported at once: they can be on their way while the input's is
+ * computed. */
+static lks_status backward_unit(const lks__network *network, const lks__run *run, const lks__unit *unit,
+                                const listener *to)
 {
     lks_status status = LKS_OK;
     if (unit->node->n_params > 0)
         status = run_phase(run, unit, LKS__BACKWARD_PARAMS);
+    if (status == LKS_OK)
+        report(network, unit, to);
     if (status == LKS_OK && unit->wants_dx)
         status = run_phase(run, unit, LKS__BACKWARD_DATA);
     return status;
-}
-
-/* Indices descend over the whole of backward. */
-static void report(const lks__network *network, const lks__unit *unit, lks__grad_ready_fn *ready,
-                   void *context)
-{
-    for (int i = unit->node->n_params - 1; ready != NULL && i >= 0; i--)
-        ready(context, (int)(unit->params - network->params) + i);
 }
 
 lks_status lks__network_backward(lks__network *network, int64_t batch, const float *params, float *grads,
@@ -215,13 +225,11 @@ lks_status lks__network_backward(lks__network *network, int64_t batch, const flo
 
     const lks__run run = {
         .dnn = network->dnn, .params = params, .grads = grads, .draw = network->drew ? &network->draw : NULL};
+    const listener to = {ready, ready_context};
     lks_status status = LKS_OK;
     int before = lks__network_enter(network);
-    for (int i = network->n_nodes - 1; status == LKS_OK && i >= 0; i--) {
-        status = backward_unit(&run, &units[i]);
-        if (status == LKS_OK)
-            report(network, &units[i], ready, ready_context);
-    }
+    for (int i = network->n_nodes - 1; status == LKS_OK && i >= 0; i--)
+        status = backward_unit(network, &run, &units[i], &to);
     lks__network_leave(before);
     return status;
 }

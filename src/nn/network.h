@@ -92,7 +92,7 @@ typedef struct lks__draw {
 lks_status lks__network_forward(lks__network *network, int64_t batch, const float *params,
                                 const lks__draw *draw, lks__loss *out) LKS_MUST_USE;
 
-/** Called when a parameter's gradient is final and backward will not read the parameter again. */
+/** Called when a parameter's gradient is final. Backward may still read the parameter. */
 typedef void lks__grad_ready_fn(void *context, int param_index);
 
 /** Gradients of the *sum* of the batch's losses, written (not added) to the arena `grads`. Runs after forward
