@@ -359,7 +359,8 @@ static void messages_that_differ_are_told_to_all(void **state)
                 exchange e = {up ? 0 : last, up ? last : 0, receive, i / 2 % 2 == 0};
                 members_run(i / 4 % 2 == 0 ? AS_THREADS : AS_PROCESSES, sizes[s], receives_something_else,
                             &e);
-                members_run((member_kind)(ON_HALVES + i % 3), sizes[s], receives_something_else, &e);
+                if (sizes[s] < 8 || i < 3) /* eight machines take their time: one of each kind */
+                    members_run((member_kind)(ON_HALVES + i % 3), sizes[s], receives_something_else, &e);
             }
 }
 
