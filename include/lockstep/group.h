@@ -229,7 +229,7 @@ LKS_API lks_status lks_group_run(lks_group *group, const lks_operation *operatio
  *
  * The new group is a group in every respect, with operations, memory and splits of its own beside those of
  * this one. They share their fate: when one of them fails, so do all that come from the same first group,
- * within 0.1 s or with their next call.
+ * within 0.1 s or with their next call; only one that has a single member may go on.
  * Collective. Ownership: the caller destroys *out, before this group. Returns: LKS_OK; LKS_E_NOMEM on every
  * member (this group goes on); failures of the group.
  */

@@ -49,7 +49,7 @@ typedef struct lks__mpi_entry {
 typedef struct lks__mpi_board {
     lks__mpi_counter counters[LKS__MPI_STAGES];
     lks__mpi_entry entries[LKS__MPI_WINDOW];
-    _Atomic uint64_t last_what, last_count; /* the signature of its last operation; for people */
+    _Atomic uint64_t finished_what, finished_count; /* the signature of what it finished last; for people */
 } lks__mpi_board;
 
 #define LKS__MPI_NO_SIGNATURE UINT64_MAX /* as what: none yet */

@@ -171,7 +171,10 @@ lks_status lks__mpi_engine_create(lks__wire *wire, lks_group *node, const lks_gr
     if (engine == NULL)
         return LKS_E_NOMEM;
     engine->alarms = lks__alloc_array(wire->size, sizeof *engine->alarms, LKS__MEM_COMM);
-    if (engine->alarms == NULL) {
+    engine->questions = lks__alloc_array(wire->size, sizeof *engine->questions, LKS__MEM_COMM);
+    if (engine->alarms == NULL || engine->questions == NULL) {
+        lks__free(engine->alarms);
+        lks__free(engine->questions);
         lks__free(engine);
         return LKS_E_NOMEM;
     }
@@ -197,6 +200,7 @@ void lks__mpi_engine_destroy(lks__mpi_engine *engine)
     pthread_cond_destroy(&engine->work);
     pthread_mutex_destroy(&engine->lock);
     lks__free(engine->alarms);
+    lks__free(engine->questions);
     lks__free(engine);
 }
 

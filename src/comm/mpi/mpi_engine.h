@@ -18,12 +18,12 @@ enum { LKS__MPI_NOTICE_BYTES = 1024 }; /* short enough that an MPI sends it with
 
 /** What processes tell each other beside operations. */
 typedef struct lks__mpi_notice_head {
-    enum { LKS__MPI_FAILED, LKS__MPI_LEFT } kind;
-    int32_t status;          /* of a failure */
-    int32_t by;              /* the process that noticed it */
-    int32_t rank;            /* of who leaves, in the group */
+    enum { LKS__MPI_FAILED, LKS__MPI_LEFT, LKS__MPI_LATE, LKS__MPI_WAITS } kind;
+    int32_t status; /* of a failure */
+    int32_t by;     /* the process that noticed it, or that asks */
+    int32_t rank; /* in the group: who leaves; whose message is late, -1: a collective; for whom one waits */
     uint64_t group;          /* its serial number */
-    uint64_t collectives;    /* that the leaving one had posted */
+    uint64_t collectives;    /* that the leaving one had posted; that came before the late one */
     uint64_t sent, received; /* messages to the receiver of this, and from it */
 } lks__mpi_notice_head;
 
@@ -31,7 +31,7 @@ enum { LKS__MPI_TEXT_BYTES = LKS__MPI_NOTICE_BYTES - sizeof(lks__mpi_notice_head
 
 typedef struct lks__mpi_notice {
     lks__mpi_notice_head head;
-    char text[LKS__MPI_TEXT_BYTES]; /* of a failure */
+    char text[LKS__MPI_TEXT_BYTES]; /* of a failure; of a question: who waited in what */
 } lks__mpi_notice;
 
 typedef struct lks__mpi_engine {
@@ -66,6 +66,15 @@ typedef struct lks__mpi_engine {
     lks__mpi_notice alarm;     /* what is told of the failure */
     lks__wire_request *alarms; /* [wire size] */
     int n_alarms;
+
+    /* Of a wait that was too long: see mpi_blame.h. */
+    const void *asked_for; /* the task, and what its member's moves were */
+    uint64_t asked_after;
+    int asked_about, blamed;  /* ranks in the task's group; -1: none */
+    lks__mpi_notice question; /* about asked_about */
+    lks__mpi_notice_head reply;
+    lks__wire_request *questions; /* [wire size]: of both */
+    int n_questions;
 } lks__mpi_engine;
 
 /** Ownership: borrows wire and node. */
@@ -89,6 +98,15 @@ void lks__mpi_hand_over(lks__mpi_engine *engine);
  */
 void lks__mpi_fail(lks__mpi_engine *engine, int by, uint64_t group, lks_status status, const char *format,
                    ...) LKS_PRINTF(5, 6);
+
+/** The member of a group, by its serial number; NULL: this process has none. Under the lock. */
+struct lks__mpi_member *lks__mpi_member_of_group(const lks__mpi_engine *engine, uint64_t serial);
+
+/** Starts to send a notice, whose bytes stay where they are until the request is done, and counts the
+ * request. Under the lock. */
+void lks__mpi_send_notice(lks__mpi_engine *engine, const void *notice, size_t bytes, int process,
+                          lks__wire_request *request, int *n);
+
 /** Listens to notices of others. Returns whether there were any. Under the lock. */
 bool lks__mpi_look_around(lks__mpi_engine *engine);
 

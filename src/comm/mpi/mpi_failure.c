@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "base/text.h"
+#include "comm/mpi/mpi_blame.h"
 #include "comm/mpi/mpi_member.h"
 #include "comm/shm/shm_member.h"
 #include "comm/shm/shm_wait.h"
@@ -23,8 +24,8 @@ static lks__mpi_member *first_member(const lks__mpi_engine *engine)
 
 /* ---- telling others ---- */
 
-static void send_notice(lks__mpi_engine *engine, const void *notice, size_t bytes, int process,
-                        lks__wire_request *request, int *n)
+void lks__mpi_send_notice(lks__mpi_engine *engine, const void *notice, size_t bytes, int process,
+                          lks__wire_request *request, int *n)
 {
     /* One that cannot be told has ended, or will find out. */
     lks__wire *wire = engine->wire;
@@ -42,19 +43,25 @@ static void tell_other_machines(lks__mpi_engine *engine)
     snprintf(engine->alarm.text, sizeof engine->alarm.text, "%s", engine->text);
     for (int r = 0; r < first->map.size; r++)
         if (!lks__mpi_is_here(&first->map, r))
-            send_notice(engine, &engine->alarm, sizeof engine->alarm, r, &engine->alarms[engine->n_alarms],
-                        &engine->n_alarms);
+            lks__mpi_send_notice(engine, &engine->alarm, sizeof engine->alarm, r,
+                                 &engine->alarms[engine->n_alarms], &engine->n_alarms);
 }
 
-/* Lets what is told get away. */
-static void push_alarms(lks__mpi_engine *engine)
+static void push(const lks__mpi_engine *engine, lks__wire_request *requests, int *n)
 {
     lks__wire *wire = engine->wire;
-    for (int i = 0; i < engine->n_alarms;)
-        if (wire->backend->test(wire, &engine->alarms[i], NULL) != LKS_IN_PROGRESS)
-            engine->alarms[i] = engine->alarms[--engine->n_alarms];
+    for (int i = 0; i < *n;)
+        if (wire->backend->test(wire, &requests[i], NULL) != LKS_IN_PROGRESS)
+            requests[i] = requests[--*n];
         else
             i++;
+}
+
+/* Lets what is told and asked get away. */
+static void push_notices(lks__mpi_engine *engine)
+{
+    push(engine, engine->alarms, &engine->n_alarms);
+    push(engine, engine->questions, &engine->n_questions);
 }
 
 /* ---- the machine's record ---- */
@@ -113,7 +120,7 @@ void lks__mpi_fail(lks__mpi_engine *engine, int by, uint64_t group, lks_status s
 
 /* ---- notices ---- */
 
-static lks__mpi_member *member_of_group(const lks__mpi_engine *engine, uint64_t serial)
+lks__mpi_member *lks__mpi_member_of_group(const lks__mpi_engine *engine, uint64_t serial)
 {
     lks__mpi_member *m = engine->members;
     while (m != NULL && m->serial != serial)
@@ -123,7 +130,7 @@ static lks__mpi_member *member_of_group(const lks__mpi_engine *engine, uint64_t 
 
 static void note_left(lks__mpi_engine *engine, const lks__mpi_notice_head *notice)
 {
-    lks__mpi_member *m = member_of_group(engine, notice->group);
+    lks__mpi_member *m = lks__mpi_member_of_group(engine, notice->group);
     if (m == NULL || notice->rank < 0 || notice->rank >= m->group.size)
         return; /* this process has left, too */
     lks__mpi_peer *peer = &m->peers[notice->rank];
@@ -141,6 +148,10 @@ static void hear(lks__mpi_engine *engine, lks__mpi_notice *notice)
     notice->text[sizeof notice->text - 1] = '\0';
     if (head->kind == LKS__MPI_LEFT)
         note_left(engine, head);
+    else if (head->kind == LKS__MPI_LATE)
+        lks__mpi_answer(engine, notice);
+    else if (head->kind == LKS__MPI_WAITS)
+        engine->blamed = head->rank;
     else if (!engine->warned)
         engine->warning = *notice;
     engine->warned = engine->warned || head->kind == LKS__MPI_FAILED;
@@ -170,7 +181,7 @@ bool lks__mpi_look_around(lks__mpi_engine *engine)
     bool heard = false;
     while (listen(engine))
         heard = true;
-    push_alarms(engine);
+    push_notices(engine);
     return heard;
 }
 
@@ -240,114 +251,12 @@ lks_status lks__mpi_failure(const lks__mpi_member *self, const lks_operation *op
                      waited ? "while" : "before", self->group.rank, waited ? "waited in" : "came to", text);
 }
 
-/* ---- deadlines ---- */
-
-/* Adds "rank 2 (process 7), last seen in barrier". */
-static void describe(const lks__mpi_member *self, int rank, char *text, size_t capacity)
-{
-    char who[LKS__MPI_WHO_BYTES], operation[LKS__OPERATION_TEXT_BYTES];
-    int m = self->map.machine_of[rank];
-    lks__signature last = self->heard[m];
-    if (lks__mpi_is_here(&self->map, rank)) {
-        const lks__mpi_board *board = self->boards[self->map.local_of[rank]];
-        /* relaxed: for people */
-        last.what = atomic_load_explicit(&board->last_what, memory_order_relaxed);
-        last.count = atomic_load_explicit(&board->last_count, memory_order_relaxed);
-    }
-    lks__append(text, capacity, "%s%s", text[0] != '\0' ? "; " : "", lks__mpi_who(self, rank, who));
-    if (last.what != LKS__MPI_NO_SIGNATURE)
-        lks__append(text, capacity, ", last seen in %s", lks__signature_text(last, operation));
-}
-
-/* Members of this machine who are behind in part `number`. */
-static void describe_behind(const lks__mpi_member *self, lks__mpi_stage stage, uint64_t number, char *text,
-                            size_t capacity)
-{
-    for (int i = 0; i < self->map.n_local; i++) {
-        /* relaxed: for people */
-        uint64_t parts = atomic_load_explicit(&self->boards[i]->counters[stage].parts, memory_order_relaxed);
-        if (i != self->map.local && parts <= number)
-            describe(self, self->map.local_ranks[i], text, capacity);
-    }
-}
-
-/* Those from whom this member's part waits for something: leaders stand for their machines. */
-static void describe_senders(const lks__mpi_member *self, const lks__mpi_part *part, char *text,
-                             size_t capacity)
-{
-    for (int i = 0; i < part->n_flights; i++) {
-        int rank = part->flights[i].rank;
-        if (!part->flights[i].is_recv || rank < 0)
-            continue;
-        describe(self, rank, text, capacity);
-        if (part->state == LKS__MPI_AT_HELLO && self->map.members[self->map.machine_of[rank]] > 1)
-            lks__append(text, capacity, " (or another one of its machine)");
-    }
-}
-
-/* The part that holds all up, if any has begun. */
-static const lks__mpi_part *oldest(const lks__mpi_member *self)
-{
-    return self->n_done < self->n_begun ? &self->parts[self->n_done % LKS__MPI_WINDOW] : NULL;
-}
-
-static void describe_missing(const lks__mpi_member *self, char *text, size_t capacity)
-{
-    const lks__mpi_part *part = oldest(self);
-    text[0] = '\0';
-    if (part == NULL)
-        describe_behind(self, LKS__MPI_FETCHED, self->n_begun - LKS__MPI_WINDOW, text, capacity);
-    else if (part->state == LKS__MPI_AT_ENTRY)
-        describe_behind(self, LKS__MPI_ENTERED, part->number, text, capacity);
-    else if (part->state == LKS__MPI_AT_FETCH)
-        describe_behind(self, LKS__MPI_CARRIED, part->number, text, capacity);
-    else
-        describe_senders(self, part, text, capacity);
-    if (text[0] == '\0')
-        lks__append(text, capacity, "members of other machines");
-}
-
-void lks__mpi_fail_timeout(lks__mpi_member *self, const lks__mpi_task *task)
-{
-    char missing[LKS__MPI_NOTICE_BYTES - 256] = "", text[LKS__OPERATION_TEXT_BYTES];
-    char who[LKS__MPI_WHO_BYTES];
-    const lks_operation *operation = task->operation;
-    if (lks__is_message(operation)) {
-        describe(self, operation->root, missing, sizeof missing);
-    } else {
-        operation = self->collectives->operation; /* the first one holds the others up */
-        describe_missing(self, missing, sizeof missing);
-    }
-    lks__mpi_fail(self->engine, self->processes[self->group.rank], self->serial, LKS_E_TIMEOUT,
-                  "%s waited %g s in %s for %s", lks__mpi_who(self, self->group.rank, who),
-                  (double)self->engine->timeout_ns * 1e-9,
-                  lks__signature_text(lks__operation_signature(operation), text), missing);
-}
-
-/* The machine where somebody is missing speaks first, and there, who sees it: other leaders, and then those
- * who only see that their own machine does not go on, wait longer. */
-int64_t lks__mpi_grace_ns(const lks__mpi_member *self, const lks__mpi_task *task)
-{
-    const lks__mpi_part *part = oldest(self);
-    int64_t tenth_ns = self->engine->timeout_ns / 10, second_ns = 1000000000;
-    int64_t grace_ns = tenth_ns < second_ns ? tenth_ns : second_ns;
-    if (lks__is_message(task->operation) || (part != NULL && part->state == LKS__MPI_AT_ENTRY))
-        return 0;
-    bool knows = part != NULL && part->n_flights > 0;
-    return knows ? grace_ns : 2 * grace_ns;
-}
-
 /* ---- leaving ---- */
 
 /* Short messages get away at once, or as soon as something is looked at. */
 static void push_farewells(lks__mpi_member *self)
 {
-    lks__wire *wire = self->engine->wire;
-    for (int i = 0; i < self->n_farewells;)
-        if (wire->backend->test(wire, &self->farewell_requests[i], NULL) != LKS_IN_PROGRESS)
-            self->farewell_requests[i] = self->farewell_requests[--self->n_farewells];
-        else
-            i++;
+    push(self->engine, self->farewell_requests, &self->n_farewells);
 }
 
 static void say_farewell(lks__mpi_member *self)
@@ -361,8 +270,8 @@ static void say_farewell(lks__mpi_member *self)
                                                     .collectives = self->n_collectives,
                                                     .sent = self->peers[r].sent_to,
                                                     .received = self->peers[r].received_from};
-        send_notice(self->engine, &self->farewells[r], sizeof self->farewells[r], self->processes[r],
-                    &self->farewell_requests[self->n_farewells], &self->n_farewells);
+        lks__mpi_send_notice(self->engine, &self->farewells[r], sizeof self->farewells[r], self->processes[r],
+                             &self->farewell_requests[self->n_farewells], &self->n_farewells);
     }
 }
 
@@ -372,10 +281,11 @@ static void say_farewell(lks__mpi_member *self)
 static bool is_quiet(lks__mpi_member *self)
 {
     lks__mpi_engine *engine = self->engine;
-    (void)lks__mpi_look_around(engine); /* pushes alarms as well */
+    (void)lks__mpi_look_around(engine); /* pushes notices as well */
     push_farewells(self);
     bool listens_on = self->serial != 0 || engine->failure != LKS_OK;
-    return self->n_farewells + engine->n_alarms == 0 && (listens_on || self->n_left == self->group.size - 1);
+    return self->n_farewells + engine->n_alarms + engine->n_questions == 0 &&
+           (listens_on || self->n_left == self->group.size - 1);
 }
 
 void lks__mpi_leave(lks__mpi_member *self)

@@ -96,7 +96,7 @@ static void find_boards(lks__mpi_member *self)
     for (int i = 0; i < self->map.n_local; i++)
         self->boards[i] = lks_group_memory_at(self->shared, i);
     /* relaxed: for people */
-    atomic_store_explicit(&self->boards[self->map.local]->last_what, LKS__MPI_NO_SIGNATURE,
+    atomic_store_explicit(&self->boards[self->map.local]->finished_what, LKS__MPI_NO_SIGNATURE,
                           memory_order_relaxed);
 }
 
@@ -211,7 +211,7 @@ const lks__backend lks__mpi_backend = {
 
 /* ---- joining ---- */
 
-enum { JOIN_VERSION = 1 };
+enum { JOIN_VERSION = 2 };
 
 /* What processes tell each other when they join: first who they are, then how it went. */
 typedef struct introduction {

@@ -262,12 +262,6 @@ void lks__mpi_fail_wire(lks__mpi_member *self, int rank);
 /** Ends the engine because a member has left that is needed. */
 void lks__mpi_fail_left(lks__mpi_member *self, int rank);
 
-/** Ends the engine because the time for the task is over, naming those who are missing. */
-void lks__mpi_fail_timeout(lks__mpi_member *self, const lks__mpi_task *task);
-
-/** How much longer than the timeout this member waits for the task: those who know better speak first. */
-int64_t lks__mpi_grace_ns(const lks__mpi_member *self, const lks__mpi_task *task);
-
 /** Tells the others of the group that this member leaves it. Not under the lock. */
 void lks__mpi_leave(lks__mpi_member *self);
 

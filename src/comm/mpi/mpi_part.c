@@ -188,10 +188,6 @@ static void enter(lks__mpi_member *self, const lks__mpi_part *part)
     lks__signature signature = lks__operation_signature(task->operation);
     board->entries[part->place] = (lks__mpi_entry){
         .signature = signature, .memory = task->memory, .offset = task->offset, .in_place = task->in_place};
-    if (part->opens) { /* relaxed: for people */
-        atomic_store_explicit(&board->last_what, signature.what, memory_order_relaxed);
-        atomic_store_explicit(&board->last_count, signature.count, memory_order_relaxed);
-    }
     publish(self, LKS__MPI_ENTERED, part->number + 1);
 }
 

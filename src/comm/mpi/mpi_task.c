@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "base/text.h"
+#include "comm/mpi/mpi_blame.h"
 #include "comm/mpi/mpi_part.h"
 #include "comm/shm/shm_wait.h"
 
@@ -79,6 +80,7 @@ static void reap(lks__mpi_member *self)
             continue;
         self->collectives = task->next;
         task->status = LKS_OK;
+        lks__mpi_tell_finished(self, task->operation);
     }
 }
 
@@ -95,10 +97,13 @@ static void work_on_messages(lks__mpi_member *self)
     for (lks__mpi_task **link = &self->messages; *link != NULL && self->engine->failure == LKS_OK;) {
         lks__mpi_task *task = *link;
         lks__mpi_work_on_message(self, task);
-        if (task->status == LKS_IN_PROGRESS)
+        if (task->status == LKS_IN_PROGRESS) {
             link = &task->next;
-        else
-            *link = task->next;
+            continue;
+        }
+        *link = task->next;
+        if (task->status == LKS_OK)
+            lks__mpi_tell_finished(self, task->operation);
     }
 }
 
@@ -149,9 +154,11 @@ static int64_t slice_since(int64_t start_ns, int64_t now_ns)
 static void check_deadline(lks__mpi_member *self, const lks__mpi_task *task, int64_t waited_ns)
 {
     int64_t timeout_ns = self->engine->timeout_ns;
-    if (waited_ns < timeout_ns || waited_ns - timeout_ns < lks__mpi_grace_ns(self, task))
+    if (waited_ns < timeout_ns)
         return;
-    lks__mpi_fail_timeout(self, task);
+    lks__mpi_ask(self, task);
+    if (waited_ns - timeout_ns >= lks__mpi_grace_ns(self, task))
+        lks__mpi_fail_timeout(self, task);
     (void)lks__mpi_progress(self->engine); /* ends the tasks */
 }
 
