@@ -4,6 +4,7 @@
 #ifndef LKS_TESTS_FAULT_RANDOM_PROGRAM_H
 #define LKS_TESTS_FAULT_RANDOM_PROGRAM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <lockstep/group.h>

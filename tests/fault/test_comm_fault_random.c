@@ -11,34 +11,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "fault/random_program.h"
+#include "fault/fate.h"
 
-enum { MAX = 8, TEXT_BYTES = 2048, EXIT_CODE = 7, MOST_ROUNDS = 100000, MOST_LATENCIES = 8192 };
-
-typedef enum fate { KILLED, STOPPED, EXITS, SEGFAULTS, N_FATES } fate;
-
-static const char *const fate_names[N_FATES] = {"SIGKILL", "SIGSTOP", "exit", "SIGSEGV"};
-static const char *const ends[N_FATES] = {"died of signal 9 (SIGKILL)", "", "died with exit code 7",
-                                          "died of signal 11 (SIGSEGV)"};
-
-typedef struct outcome {
-    lks_status status, again; /* of the first failure, and of the next call on the group */
-    double at_s;
-    char text[TEXT_BYTES], again_text[TEXT_BYTES];
-    int wrong_calls; /* of all later ones */
-} outcome;
+enum { MAX = 8, MOST_LATENCIES = 8192 };
 
 /* Shared with the members. */
 typedef struct board {
@@ -70,18 +54,6 @@ static char folder[] = "/tmp/lockstep-fault-XXXXXX";
 static double latencies[N_FATES][MOST_LATENCIES];
 static int n_latencies[N_FATES];
 
-static double now_s(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-static void sleep_us(int us)
-{
-    nanosleep(&(struct timespec){.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000L}, NULL);
-}
-
 static bool sanitized(void)
 {
     const char *with = getenv("LOCKSTEP_SANITIZE");
@@ -105,37 +77,10 @@ static plan plan_of(unsigned number)
 
 /* ---- a member ---- */
 
-static void *end_process(void *delay_us)
-{
-    sleep_us(*(const int *)delay_us);
-    shared->exits_at_s = now_s();
-    exit(EXIT_CODE);
-}
-
-/* The signals do what they do without sanitizers, and leave no core behind. */
-static void prepare_to_die(void)
-{
-    signal(SIGSEGV, SIG_DFL);
-    /* less than any core has; 0 would not stop one that goes to a program */
-    setrlimit(RLIMIT_CORE, &(struct rlimit){1, 1});
-}
-
-static void note(outcome *o, lks_status status, random_program *program)
-{
-    o->at_s = now_s();
-    o->status = status;
-    snprintf(o->text, TEXT_BYTES, "%s", lks_error_message());
-    o->again = lks_group_barrier(program->group);
-    snprintf(o->again_text, TEXT_BYTES, "%s", lks_error_message());
-    o->wrong_calls = random_program_wrong_calls(program, status, o->again_text);
-}
-
 static void member_main(const plan *p, int rank, int fd)
 {
-    static int delay_us;
     random_program program;
-    pthread_t thread;
-    prepare_to_die();
+    fate_prepare();
     alarm(300);
     lks_group_config config = {.rank = rank, .size = p->size, .fd = fd, .timeout_s = p->timeout_s};
     config.address = "127.0.0.1";
@@ -149,15 +94,14 @@ static void member_main(const plan *p, int rank, int fd)
     atomic_fetch_add(&shared->ready, 1);
     while (atomic_load(&shared->ready) < p->size)
         sleep_us(100);
-    delay_us = p->delay_us;
-    if (p->fate == EXITS && rank == p->victim && pthread_create(&thread, NULL, end_process, &delay_us) != 0)
+    if (p->fate == EXITS && rank == p->victim && !fate_exit_after(p->delay_us, &shared->exits_at_s))
         _exit(4);
     lks_status status = LKS_OK;
     while (status == LKS_OK) {
         status = random_program_step(&program);
         atomic_fetch_add(&shared->steps[rank], 1);
     }
-    note(&shared->outcomes[rank], status, &program);
+    outcome_note(&shared->outcomes[rank], status, &program);
     random_program_deinit(&program);
     lks_group_destroy(group);
     exit(0); /* where leaks are looked for */
@@ -195,7 +139,7 @@ static void kill_all(void)
 
 #define FAIL(p, ...)                                                                                         \
     do {                                                                                                     \
-        char fail_text[2 * TEXT_BYTES];                                                                      \
+        char fail_text[2 * FATE_TEXT_BYTES];                                                                 \
         snprintf(fail_text, sizeof fail_text, __VA_ARGS__);                                                  \
         kill_all();                                                                                          \
         fail_msg("round %u (%s of rank %d of %d after %d us): %s\n  once more: test_comm_fault_random 1 %u", \
@@ -241,18 +185,17 @@ static void start(const plan *p, int fd)
 /* Returns when it happened; for one that ends by itself that is not known yet. */
 static double strike(const plan *p, pid_t victim)
 {
-    static const int signals[N_FATES] = {SIGKILL, SIGSTOP, 0, SIGSEGV};
     if (p->fate == EXITS)
         return now_s();
     sleep_us(p->delay_us);
     double at_s = now_s();
-    kill(victim, signals[p->fate]);
+    kill(victim, fate_signals[p->fate]);
     return at_s;
 }
 
 static void check_victims_end(const plan *p, int how)
 {
-    bool right = p->fate == EXITS    ? WIFEXITED(how) && WEXITSTATUS(how) == EXIT_CODE
+    bool right = p->fate == EXITS    ? WIFEXITED(how) && WEXITSTATUS(how) == FATE_EXIT_CODE
                  : p->fate == KILLED ? WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL
                                      : WIFSIGNALED(how) && WTERMSIG(how) == SIGSEGV;
     if (!right)
@@ -278,7 +221,8 @@ static void check_text(const plan *p, int rank, const char *text, pid_t victim)
     if (p->fate == STOPPED) /* in a part it has another rank, but the same process */
         snprintf(wanted, sizeof wanted, "process %d), which is stopped and ", (int)victim);
     else
-        snprintf(wanted, sizeof wanted, "rank %d (process %d) %s", p->victim, (int)victim, ends[p->fate]);
+        snprintf(wanted, sizeof wanted, "rank %d (process %d) %s", p->victim, (int)victim,
+                 fate_ends[p->fate]);
     if (strstr(text, wanted) == NULL || (p->fate == STOPPED && !names_the_stopped_only(text)))
         FAIL(p, "rank %d was told \"%s\", not \"%s\"", rank, text, wanted);
 }
