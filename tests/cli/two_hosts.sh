@@ -64,5 +64,5 @@ for each in 1 2; do
     cmp "$work/one/model.safetensors" "$work/two/model.safetensors" || fail "one host and two have written different models"
     # the bytes have gone over the cable
     sent=$(ip netns exec "$near" cat /sys/class/net/cable/statistics/tx_bytes)
-    [ "$sent" -gt 1000000 ] || fail "only $sent bytes have gone over the cable"
+    [ "$sent" -gt 100000 ] || fail "only $sent bytes have gone over the cable"
 done
