@@ -140,6 +140,15 @@ void lks__divide(lks_dtype dtype, void *data, size_t n, int divisor)
     kernels[dtype].divide(data, n, divisor);
 }
 
+/* ---- who reduces what ---- */
+
+size_t lks__chunk_start(size_t n, size_t element, int rank, int size)
+{
+    enum { LINE_BYTES = 64 };
+    size_t start = rank == size ? n : lks__round_up(n * (size_t)rank / (size_t)size, LINE_BYTES / element);
+    return start < n ? start : n;
+}
+
 /* ---- the tree over members ---- */
 
 _Static_assert(LKS_GROUP_MAX_SIZE <= 1 << (MAX_DEPTH - 1), "partial results for the deepest tree");

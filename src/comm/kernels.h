@@ -26,6 +26,10 @@ lks__combine_fn *lks__combine(lks_dtype dtype, lks_op op, lks__simd level);
  */
 void lks__reduce(void *out, const void *const *sources, int size, size_t count, lks_dtype dtype, lks_op op);
 
+/** Where the chunk of `rank` starts in n elements of `element` bytes: equal parts, on cache lines so that no
+ * two members write one. That of rank `size` is the end. */
+size_t lks__chunk_start(size_t n, size_t element, int rank, int size);
+
 /** data[i] /= divisor, i < n, of a type that has means; LKS_BF16: of f32. */
 void lks__divide(lks_dtype dtype, void *data, size_t n, int divisor);
 

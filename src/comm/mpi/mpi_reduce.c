@@ -19,22 +19,14 @@ typedef struct chunk {
     size_t from, n;
 } chunk;
 
-/* Where the chunk of `rank` starts in n elements: equal parts, on cache lines. */
-static size_t chunk_start(size_t n, size_t element, int rank, int size)
-{
-    size_t line = LINE_BYTES / element;
-    size_t start = rank == size ? n : lks__round_up(n * (size_t)rank / (size_t)size, line);
-    return start < n ? start : n;
-}
-
 static chunk chunk_of(const lks__mpi_member *self, const lks__mpi_part *part, int rank)
 {
     const lks_operation *operation = part->task->operation;
     if (operation->collective == LKS_REDUCE_SCATTER)
         return (chunk){rank, 0, part->n};
     size_t element = lks__dtype_bytes(operation->dtype);
-    size_t from = chunk_start(part->n, element, rank, self->group.size);
-    return (chunk){0, from, chunk_start(part->n, element, rank + 1, self->group.size) - from};
+    size_t from = lks__chunk_start(part->n, element, rank, self->group.size);
+    return (chunk){0, from, lks__chunk_start(part->n, element, rank + 1, self->group.size) - from};
 }
 
 static chunk whole(const lks__mpi_part *part)

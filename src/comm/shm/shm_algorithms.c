@@ -8,7 +8,7 @@
 /* Up to here everyone that gets the result adds up everything itself, after one barrier. For all_reduce it
  * reads (size - 1) times the bytes that it would read of its chunk, but a second barrier costs more: most
  * where members share cores. The root of a reduce reads the same bytes either way. */
-enum { EAGER_BYTES = 4096, EAGER_ALL_REDUCE_BYTES = 1024, CHUNK_ALIGNMENT_BYTES = 64 };
+enum { EAGER_BYTES = 4096, EAGER_ALL_REDUCE_BYTES = 1024 };
 
 /* ---- arithmetic ---- */
 
@@ -23,15 +23,6 @@ static size_t at(const lks_operation *operation, const lks__piece *p, int row)
     return bytes_of(operation, (size_t)row * operation->count + p->first);
 }
 
-/* Where the chunk of `rank` starts in n elements: equal parts, on cache lines so that no two members write
- * one; that of rank `size` is the end. */
-static size_t chunk_start(size_t n, size_t element, int rank, int size)
-{
-    size_t line = CHUNK_ALIGNMENT_BYTES / element;
-    size_t start = rank == size ? n : lks__round_up(n * (size_t)rank / (size_t)size, line);
-    return start < n ? start : n;
-}
-
 /* A member's chunk of n elements, in bytes from their start. */
 typedef struct chunk {
     size_t start, bytes;
@@ -40,8 +31,8 @@ typedef struct chunk {
 static chunk chunk_of(const lks__shm_member *self, int rank, const lks_operation *operation, size_t n)
 {
     size_t element = lks__dtype_bytes(operation->dtype);
-    size_t start = chunk_start(n, element, rank, self->group.size) * element;
-    size_t end = chunk_start(n, element, rank + 1, self->group.size) * element;
+    size_t start = lks__chunk_start(n, element, rank, self->group.size) * element;
+    size_t end = lks__chunk_start(n, element, rank + 1, self->group.size) * element;
     return (chunk){start, end - start};
 }
 
